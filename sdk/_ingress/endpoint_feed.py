@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from sdk._channel.feed import Address, DeploymentKey, State, StateChange, decode_interest, encode_change, socket_name
 from sdk._guard.peer_user import is_own_user
+from sdk._ingress.deployments import Deployments
 from sdk._xds.endpoints import Endpoints
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class EndpointFeed:
     def __init__(self, on_waiting: Callable[[], None] = lambda: None) -> None:
         self._on_waiting = on_waiting
         self._server: asyncio.Server | None = None
-        self._deployments: Mapping[DeploymentKey, Deployment] | None = None
+        self._deployments = Deployments()
         # Number of published tables. A program has connected to this feed only, so its versions need no other.
         self._version = 0
         # Deployment, and version that programs hold → what has changed since.
@@ -169,17 +170,17 @@ class EndpointFeed:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Send the programs the changes in a routing table."""
-        before, self._deployments = self._deployments, _by_key(snapshot)
+        is_first = not self._version
         self._version += 1
         self._lines.clear()
+        differing = self._deployments.take(snapshot)
         for program, interests in list(self._interests.items()):
-            for key in interests:
-                if before is None or before.get(key) != self._deployments.get(key):
-                    program.tell(key, "")
+            for key in interests if is_first else interests.keys() & differing.keys():
+                program.tell(key, "")
 
     def fail(self, key: DeploymentKey, reason: str) -> None:
         """Send the programs whose calls wait for a deployment the reason why it can't start."""
-        if self._deployments is None:
+        if not self._version:
             return  # this proxy has no table yet; while calls wait, the reason comes again
         for program, interests in list(self._interests.items()):
             if interests.get(key):
@@ -247,7 +248,7 @@ class EndpointFeed:
         is_new = key not in interests
         changed = interests.get(key, 0) != waiting
         interests[key] = waiting
-        if is_new and self._deployments is not None:
+        if is_new and self._version:
             program.tell(key, "")
         if changed:
             self._on_waiting()
@@ -257,8 +258,7 @@ class EndpointFeed:
             self._on_waiting()
 
     def _encode(self, program: _Program, key: DeploymentKey, failure: str) -> bytes:
-        assert self._deployments is not None
-        deployment = self._deployments.get(key)
+        deployment = self._deployments.by_key.get(key)
         endpoints = cast("Endpoints", deployment.endpoints) if deployment is not None else _NOTHING[1]
         base, before = program.held.get(key, _NOTHING)
         program.held[key] = self._version, endpoints
@@ -278,11 +278,3 @@ class EndpointFeed:
         addresses = tuple(Address(each.replica_id, each.host, each.port, each.node_id, each.socket) for each in added)
         state = State(*key, True, addresses, failure, deployment.max_waiting)
         return StateChange(base, self._version, state, tuple(each.replica_id for each in removed))
-
-
-def _by_key(snapshot: Snapshot) -> dict[DeploymentKey, Deployment]:
-    return {
-        (application.name, deployment.name): deployment
-        for application in (*snapshot.applications, *snapshot.inner)
-        for deployment in application.deployments
-    }

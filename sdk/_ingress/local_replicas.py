@@ -6,15 +6,18 @@ import asyncio
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sdk._guard.peer_user import peer_process
+from sdk._ingress.deployments import Deployments
+from sdk._xds.endpoints import Endpoints
 
 if TYPE_CHECKING:
-    from sdk._xds.endpoints import Part
-    from sdk._xds.snapshot import Endpoint, Snapshot
+    from sdk._xds.snapshot import Deployment, Endpoint, Snapshot
 
 logger = logging.getLogger("sdk.ingress")
+
+_NONE = Endpoints()
 
 
 class LocalReplicas:
@@ -32,28 +35,29 @@ class LocalReplicas:
         # (https://man7.org/linux/man-pages/man2/pidfd_open.2.html).
         self._processes: dict[str, int] = {}
         self._dead: set[str] = set()
-        # Identity of a part of the table, which the value keeps alive → the part, and its endpoints on this node.
-        self._parts: dict[int, tuple[Part, Part]] = {}
+        self._deployments = Deployments()
         self._has_dead = asyncio.Event()
 
     def follow(self, snapshot: Snapshot) -> None:
         """Watch the replicas of a new routing table, and no others."""
-        before, self._parts = self._parts, {}
-        for application in (*snapshot.applications, *snapshot.inner):
-            for deployment in application.deployments:
-                for part in deployment.parts:
-                    self._parts[id(part)] = before.get(id(part)) or (part, self._local_endpoints(part))
-        listed = {endpoint.replica_id: endpoint for _, local in self._parts.values() for endpoint in local}
-        for gone in self._processes.keys() - listed.keys():
-            self._forget(gone)
-        self._dead &= listed.keys()
+        gone: list[Endpoint] = []
+        new: list[Endpoint] = []
+        for key, before in self._deployments.take(snapshot).items():
+            after = self._deployments.by_key.get(key)
+            added, removed = _endpoints(before).differences(_endpoints(after))
+            gone += filter(self._is_here, removed)
+            new += filter(self._is_here, added)
+        for endpoint in gone:
+            if endpoint.replica_id in self._processes:
+                self._forget(endpoint.replica_id)
+            self._dead.discard(endpoint.replica_id)
+        for endpoint in new:
+            self._watch(endpoint)
         if not self._dead:
             self._has_dead.clear()
-        for new in listed.keys() - self._processes.keys() - self._dead:
-            self._watch(listed[new])
 
-    def _local_endpoints(self, part: Part) -> Part:
-        return tuple(endpoint for endpoint in part if endpoint.node_id == self._node_id and endpoint.socket)
+    def _is_here(self, endpoint: Endpoint) -> bool:
+        return endpoint.node_id == self._node_id and bool(endpoint.socket)
 
     async def wait_dead(self) -> frozenset[str]:
         """Wait until replicas of the newest routing table are dead, and return their ids."""
@@ -88,6 +92,10 @@ class LocalReplicas:
         process = self._processes.pop(replica_id)
         asyncio.get_running_loop().remove_reader(process)
         os.close(process)
+
+
+def _endpoints(deployment: Deployment | None) -> Endpoints:
+    return cast("Endpoints", deployment.endpoints) if deployment is not None else _NONE
 
 
 def _open_process(name: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from sdk._xds.snapshot import Application, Deployment, Endpoint, Endpoints, Snapshot
+from sdk._xds.snapshot import Application, Deployment, Endpoint, Endpoints, Snapshot, differing_applications
 
 
 class DeltaRefused(ValueError):
@@ -86,14 +86,12 @@ def apply(delta: TableDelta, table: Snapshot | None) -> Snapshot:
 def _changed(
     before: tuple[Application, ...], after: tuple[Application, ...]
 ) -> Iterator[tuple[str, tuple[DeploymentDelta, ...] | None]]:
-    if before is after:
-        return
-    old = {application.name: application for application in before}
-    for application in after:
-        known = old.pop(application.name, None)
-        if known is not application and known != application:
-            yield application.name, tuple(_deployments(known, application))
-    yield from dict.fromkeys(old).items()
+    for old, new in differing_applications(before, after):
+        if new is None:
+            assert old is not None
+            yield old.name, None
+        elif old != new:
+            yield new.name, tuple(_deployments(old, new))
 
 
 def _deployments(before: Application | None, after: Application) -> Iterator[DeploymentDelta]:

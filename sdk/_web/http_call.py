@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 NDJSON, EVENTS = b"application/x-ndjson", b"text/event-stream"
 _KINDS = {"json": b"application/json", "proto": b"application/proto"}
 _OK = b"HTTP/1.1 200 OK\r\n"
+# Qualities of zero, without the zeros at their end.
+_EXCLUDES = (b"q=", b"q=0.")
 
 
 class HttpCall(WebCall):
@@ -162,8 +164,7 @@ class HttpCall(WebCall):
         accepted = self._fields.get(b"accept-encoding")
         if accepted is None:
             return None
-        parts = (part.partition(b";") for part in accepted.split(b","))
-        return b",".join(name.strip() for name, _, quality in parts if quality.strip() not in (b"q=0", b"q=0.0"))
+        return b",".join(_acceptable(accepted))
 
     def write_message_bytes(self, data: bytes) -> bytes:
         """Return a response message in the form of the codec."""
@@ -237,6 +238,15 @@ class HeadCall(HttpCall):
         super()._respond(code, status, kind, b"", headers)
 
 
+def _acceptable(header: bytes) -> list[bytes]:
+    """Return the values in a header such as ``accept`` without those that it excludes, ``q=0``.
+
+    https://www.rfc-editor.org/rfc/rfc9110#section-12.4.2
+    """
+    parts = (part.partition(b";") for part in header.lower().split(b","))
+    return [name.strip() for name, _, quality in parts if quality.replace(b" ", b"").rstrip(b"0") not in _EXCLUDES]
+
+
 def _http_name(key: str) -> str:
     """Return the name of the header for trailing metadata; HTTP has its own for how to authenticate, and for limits.
 
@@ -267,7 +277,8 @@ class JsonStreamCall(HttpCall):
         match: RuleMatch | None = None,
     ) -> None:
         super().__init__(host, transport, route, path, headers, fields, on_finished, "json", match)
-        self._sends_events = EVENTS in self._fields.get(b"accept", b"")
+        accepted = [kind for kind in _acceptable(self._fields.get(b"accept", b"")) if kind in (EVENTS, NDJSON)]
+        self._sends_events = accepted[:1] == [EVENTS]
 
     def accepted_encodings(self) -> bytes | None:
         """Return none: a stream is not compressed, since its messages would wait in the compressor."""

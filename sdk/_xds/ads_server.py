@@ -10,6 +10,8 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterable
+from itertools import compress
+from operator import is_not
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -359,11 +361,13 @@ def _union(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> Mapp
 
 def _last_endpoints(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> dict[str, PackedAny]:
     """Return Envoy's current endpoints of clusters that are about to have none."""
-    changed = {name: packed for name, packed in new.items() if acked.get(name, packed) is not packed}
+    if acked is new:
+        return {}
+    changed = compress(new, map(is_not, map(acked.get, new), new.values()))  # in C: there may be thousands
     return {
         name: acked[name]
-        for name, packed in changed.items()
-        if packed == pack(pb.ClusterLoadAssignment(cluster_name=name)) and acked[name] != packed
+        for name in changed
+        if name in acked and new[name] == pack(pb.ClusterLoadAssignment(cluster_name=name)) and acked[name] != new[name]
     }
 
 

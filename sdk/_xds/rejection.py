@@ -63,8 +63,9 @@ class IsolatingPublisher:
         self._publish = publish
         self._clock = clock
         self._retry_at = 0.0
-        # The last accepted state of each application.
+        # The last accepted state of each application. As long as none is rejected, those of the table in force.
         self._accepted: dict[str, Application] = {}
+        self._is_whole = False
         self._rejected: dict[str, tuple[Application, str]] = {}
         # Applications that are rejected even without endpoints.
         self._left_out: set[str] = set()
@@ -91,6 +92,18 @@ class IsolatingPublisher:
             ResourcesRejected: Envoy rejects the listener or a filter, or a table without any change.
             InconsistentResources: The check of the resources rejects a table without any change.
         """
+        error: Exception | None = None
+        if not self._rejected:
+            try:
+                await self._publish(snapshot)
+            except _REJECTIONS as found:
+                error = found
+            else:
+                self._is_whole, self.in_force = True, snapshot
+                return True
+        if self._is_whole and self.in_force is not None:
+            self._accepted = {app.name: app for app in self.in_force.applications}
+            self._is_whole = False
         apps = {app.name: app for app in snapshot.applications}
         self._accepted = {name: app for name, app in self._accepted.items() if name in apps}
         is_retry = self._clock() >= self._retry_at
@@ -104,11 +117,13 @@ class IsolatingPublisher:
         rejected: dict[str, str] = {}
         is_complete = True
         try:
+            if error is not None:
+                raise error
             await self._try(snapshot, fresh)
-        except _REJECTIONS as error:
-            if isinstance(error, ResourcesRejected) and error.type_url in (FILTER_TYPE, LISTENER_TYPE):
+        except _REJECTIONS as found:
+            if isinstance(found, ResourcesRejected) and found.type_url in (FILTER_TYPE, LISTENER_TYPE):
                 raise
-            rejected, is_complete = await self._search(snapshot, sorted(fresh), error)
+            rejected, is_complete = await self._search(snapshot, sorted(fresh), found)
         if rejected:
             self._retry_at = self._clock() + _RETRY_S
         self._rejected = {**unchanged, **{name: (apps[name], reason) for name, reason in rejected.items()}}

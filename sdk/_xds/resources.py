@@ -24,11 +24,11 @@ from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import LISTENER_NAME, ROUTE_CONFIG_NAME, ListenerConfig, build_listener
 from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
 from sdk._xds.routes import RouteBuilder
-from sdk._xds.snapshot import Application
+from sdk._xds.snapshot import Application, differing_applications
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from google.protobuf.any_pb2 import Any
 
@@ -101,6 +101,8 @@ class ResourceBuilder:
         self._others: dict[str, Mapping[str, Any]] = {}
         self._clusters: Mapping[str, Any] = {}
         self._endpoints: Mapping[str, Any] = {}
+        # The applications of the table, and the resources of each.
+        self._applications: tuple[Application, ...] = ()
         self._built: dict[str, _Built] = {}
         self._routes = RouteBuilder()
 
@@ -124,22 +126,25 @@ class ResourceBuilder:
             self._others[FILTER_TYPE] = filter_configs(snapshot.access, keys or KeyMaterial())
             self._filters_for = filters_for
         problems: list[str] = []
-        built = {}
-        for app in snapshot.applications:
-            known = self._built.get(app.name)
-            if known is None or known.application is not app:
-                known = _build_application(app, known, config.node_secrets, self._node_id, problems)
-            built[app.name] = known
+        built: dict[str, tuple[_Built, _Built]] = {}
+        for old, app in differing_applications(self._applications, snapshot.applications):
+            known = self._built[old.name] if old is not None else None
+            if app is not None:
+                new = _build_application(app, known, config.node_secrets, self._node_id, problems)
+                built[app.name] = known or _NOTHING, new
+            elif known is not None:
+                built[known.application.name] = known, _NOTHING
         routes, changed = self._routes.build(snapshot, config.guard.secret, self._cors, config.pages)
         for name, match in changed:
-            targets = set(_match_targets(match)) - {FALLBACK_CLUSTER, *built[name].clusters}
+            application = built[name][1] if name in built else self._built[name]
+            targets = set(_match_targets(match)) - {FALLBACK_CLUSTER, *application.clusters}
             problems += [f"the routes of application {name!r} point to unknown cluster {each!r}" for each in targets]
         if problems:
             self._routes = RouteBuilder()  # which takes all routes for changed ones: they are checked again
             _raise(problems)
         if routes is not self._others.get(ROUTE_TYPE, {}).get(ROUTE_CONFIG_NAME):
             self._others[ROUTE_TYPE] = {ROUTE_CONFIG_NAME: routes}
-        self._take(built)
+        self._take(snapshot.applications, built.values())
         by_type = {**self._others, CLUSTER_TYPE: self._clusters, ENDPOINT_TYPE: self._endpoints}
         return Resources(by_type, is_checked=True)
 
@@ -153,17 +158,19 @@ class ResourceBuilder:
         self._cors = cors_policy(config.cors_origins, config.cors_headers, credentials=config.cors_credentials)
         self._others = {LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))}}
         self._clusters, self._endpoints = clusters, {}
-        self._built, self._routes = {}, RouteBuilder()
+        self._applications, self._built, self._routes = (), {}, RouteBuilder()
         self._config = config
 
-    def _take(self, built: dict[str, _Built]) -> None:
+    def _take(self, applications: tuple[Application, ...], changes: Collection[tuple[_Built, _Built]]) -> None:
         """Put the resources of the applications that differ in the place of those before."""
-        before, self._built = self._built, built
-        names = before.keys() | built.keys()
-        pairs = [(before.get(name, _NOTHING), built.get(name, _NOTHING)) for name in names]
-        changed = [(old, new) for old, new in pairs if old is not new]
-        self._clusters = _merge(self._clusters, [(old.clusters, new.clusters) for old, new in changed])
-        self._endpoints = _merge(self._endpoints, [(old.endpoints, new.endpoints) for old, new in changed])
+        for old, new in changes:
+            if new is _NOTHING:
+                del self._built[old.application.name]
+            else:
+                self._built[new.application.name] = new
+        self._applications = applications
+        self._clusters = _merge(self._clusters, [(old.clusters, new.clusters) for old, new in changes])
+        self._endpoints = _merge(self._endpoints, [(old.endpoints, new.endpoints) for old, new in changes])
 
 
 def build_resources(

@@ -53,6 +53,7 @@ from sdk._xds.retries import (
     lost_replica_retries,
     safe_retries,
 )
+from sdk._xds.snapshot import differing_applications
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -110,6 +111,7 @@ class RouteBuilder:
 
     def __init__(self) -> None:
         self._options: object = None
+        self._applications: tuple[Application, ...] = ()
         self._routed: dict[str, _Routed] = {}
         self._config: pb.RouteConfiguration | None = None
         self._packed: Packed | None = None
@@ -133,18 +135,21 @@ class RouteBuilder:
         options = snapshot.access, by_service, listed_only, node_secret, filters, pages
         is_new = options != self._options
         fallback = _on_match(_fallback_route({}))
-        before, routed, changed = {} if is_new else self._routed, {}, []
-        for app in snapshot.applications:
-            known = before.get(app.name)
-            if known is None or known.application is not app:
+        before: dict[str, _Routed] = {} if is_new else self._routed
+        routed, gone = before.copy(), []
+        changed: list[tuple[str, pb.Matcher.OnMatch]] = []
+        for old, app in differing_applications(() if is_new else self._applications, snapshot.applications):
+            if app is not None:
                 key = _key(app)
+                known = before.get(app.name)
                 if known is not None and known.key == key:
-                    known = replace(known, application=app)
+                    routed[app.name] = replace(known, application=app)
                 else:
-                    known = _route(app, key, snapshot, fallback)
-                    changed.append((app.name, known.match))
-            routed[app.name] = known
-        gone = before.keys() - routed.keys()
+                    routed[app.name] = _route(app, key, snapshot, fallback)
+                    changed.append((app.name, routed[app.name].match))
+            elif old is not None:
+                del routed[old.name]
+                gone.append(old.name)
         if is_new or changed or gone or self._packed is None:
             otherwise = _no_known_application(snapshot, routed, fallback) if routed else fallback
             if is_new or self._config is None or not before or not routed:
@@ -163,7 +168,7 @@ class RouteBuilder:
                     del matcher.matcher_tree.exact_match_map.map[name]
                 matcher.on_no_match.CopyFrom(otherwise)
             self._packed, self._config = pack(config), config
-        self._options, self._routed = options, routed
+        self._options, self._applications, self._routed = options, snapshot.applications, routed
         return self._packed, changed
 
 

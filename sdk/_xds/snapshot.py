@@ -5,8 +5,9 @@ A snapshot does not depend on Envoy's API; ``resources.py`` translates it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import is_not
 from typing import TYPE_CHECKING, cast
 
 from sdk._xds.endpoints import Endpoint, Endpoints
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from sdk._xds.endpoints import Part
     from sdk.access import Access
 
-__all__ = ["Application", "Deployment", "Endpoint", "Endpoints", "Snapshot"]
+__all__ = ["Application", "Deployment", "Endpoint", "Endpoints", "Snapshot", "differing_applications"]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -109,3 +110,31 @@ class Snapshot:
     request_timeout_s: float | None = None
     inner: tuple[Application, ...] = ()
     access: Access | None = None
+
+
+def differing_applications(
+    before: tuple[Application, ...], after: tuple[Application, ...]
+) -> Iterator[tuple[Application | None, Application | None]]:
+    """Yield the applications of two tables that are not the same objects, each before and after; None for none.
+
+    Example:
+        >>> one, two, three = (Application(name, ()) for name in ("a", "b", "b"))
+        >>> list(differing_applications((one, two), (one, three))) == [(two, three)]
+        True
+        >>> list(differing_applications((one,), (one, two))) == [(None, two)]
+        True
+    """
+    if before is after:
+        return
+    # Both are sorted by name, and most of a table is shared: skip that at either end, in C.
+    shortest = min(len(before), len(after))
+    begin = next((at for at, differs in enumerate(map(is_not, before, after)) if differs), shortest)
+    backwards = enumerate(map(is_not, reversed(before), reversed(after)))
+    end = min(next((at for at, differs in backwards if differs), shortest), shortest - begin)
+    old = {application.name: application for application in before[begin : len(before) - end]}
+    for application in after[begin : len(after) - end]:
+        known = old.pop(application.name, None)
+        if known is not application:
+            yield known, application
+    for application in old.values():
+        yield application, None

@@ -15,9 +15,10 @@ https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#grouping-resou
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from enum import Enum
+from itertools import compress, count
+from operator import is_not
 from typing import TYPE_CHECKING
 
 from sdk._gen import envoy_pb2 as pb
@@ -71,7 +72,7 @@ class Subscription:
         self.names: frozenset[str] = frozenset()
         self.wildcard = False
         self.rejection: str | None = None
-        self._nonces = map(str, itertools.count(1))
+        self._nonces = map(str, count(1))
         self._nonce = ""
         self._is_full_state = type_url in _FULL_STATE_TYPES
         self._requested = False
@@ -158,8 +159,8 @@ class Subscription:
             return None if self._answered and wanted == self._acked else dict(wanted)
         # The same object needs no comparison: thousands of endpoints are a megabyte.
         acked = self._acked
-        changed = {name: packed for name, packed in resources.items() if acked.get(name) is not packed}
-        wanted = {n: packed for n, packed in changed.items() if self.wildcard or n in self.names}
+        changed = compress(resources, map(is_not, map(acked.get, resources), resources.values()))
+        wanted = {n: resources[n] for n in changed if self.wildcard or n in self.names}
         return {name: packed for name, packed in wanted.items() if acked.get(name) != packed} or None
 
     def retry(self) -> None:

@@ -86,6 +86,21 @@ def test_a_stream_of_events_has_an_end(server: sdk.testing.Server, code: int, la
     assert end.startswith(last)
 
 
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("TEXT/Event-Stream", "text/event-stream"),
+        ("text/event-stream, */*;q=0.1", "text/event-stream"),
+        ("text/event-stream;q=0.5", "text/event-stream"),
+        ("text/event-stream; q=0.0", "application/x-ndjson"),
+        ("application/x-ndjson, text/event-stream;q=0.5", "application/x-ndjson"),
+        ("*/*", "application/x-ndjson"),
+    ],
+)
+def test_a_stream_has_the_form_that_the_client_accepts(server: sdk.testing.Server, accept: str, kind: str) -> None:
+    assert ask(server, "/sdk.web.Chat/Repeat", {"times": 1}, {"accept": accept}).headers["content-type"] == kind
+
+
 def test_a_stream_of_requests_is_a_message_on_each_line(server: sdk.testing.Server) -> None:
     answer = ask(server, "/sdk.web.Chat/Collect", b'{"text":"a"}\n\n{"text":"b"}')
     assert answer.json == {"text": "a b", "number": "2"}

@@ -11,7 +11,8 @@ from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.clusters import affinity_cluster_name, cluster_name
 from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
 from sdk._xds.resources import ListenerConfig, Resources, build_resources, check_resources
-from sdk._xds.snapshot import Application, Deployment, Endpoint, Snapshot
+from sdk._xds.routes import _only
+from sdk._xds.snapshot import Application, Deployment, Endpoint, JsonRoute, Snapshot
 from sdk.errors import IngressError, OptionsError
 
 if TYPE_CHECKING:
@@ -323,3 +324,10 @@ def test_only_the_proxy_of_the_same_node_uses_a_replicas_unix_socket() -> None:
     hosts = pb.ClusterLoadAssignment.FromString(assignment.value).endpoints[0].lb_endpoints
     assert [host.endpoint.address.pipe.path for host in hosts] == ["@s1", ""]
     assert hosts[1].endpoint.address.socket_address.address == "10.0.0.2"
+
+
+def test_a_route_for_every_verb_is_restricted_by_its_path_alone() -> None:
+    for verb, verbs in (("GET", ["GET"]), ("*", [])):
+        route = _only(pb.Route(), JsonRoute("/v1/", verb, "/v1/[^/]+", "/t.T/Get"))
+        assert route.match.safe_regex.regex == "/v1/[^/]+"
+        assert [each.string_match.exact for each in route.match.headers] == verbs

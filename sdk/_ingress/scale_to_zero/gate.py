@@ -13,13 +13,15 @@ import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import grpc
 import grpc.aio
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._ingress.builtin.services import no_route_status
+from sdk._ingress.deployments import Deployments
 from sdk._ingress.scale_to_zero.waiting_calls import ALLOW, Decision, DeploymentKey, Refusal, WaitingCalls
 from sdk._wire.metadata import encode_message, is_grpc, parse_timeout
 from sdk._xds.ext_authz import (
@@ -34,9 +36,6 @@ from sdk._xds.ext_authz import (
 )
 from sdk._xds.headers import set_header
 from sdk._xds.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from sdk._xds.snapshot import Deployment
 
 logger = logging.getLogger("sdk.ingress")
 
@@ -90,7 +89,10 @@ class Gate:
         self._is_closed = False
         self._changed = asyncio.Event()
         self._waiting_calls = WaitingCalls(on_change=self._changed.set)
-        self._published: dict[DeploymentKey, Deployment] = {}
+        self._deployments = Deployments()
+        self._published = self._deployments.by_key
+        # Deployments with a replica of which Envoy has not acknowledged any.
+        self._unacknowledged: set[DeploymentKey] = set()
         # Deployments with a replica → time of Envoy's acknowledgement.
         self._ready_since: dict[DeploymentKey, float] = {}
 
@@ -119,19 +121,20 @@ class Gate:
 
     def on_publish(self, snapshot: Snapshot) -> None:
         """Hold calls to deployments without replicas in a routing table that Envoy is about to get."""
-        self._published = _by_key(snapshot)
+        # Envoy does not see deployments that only other deployments call.
+        for key in self._deployments.take(replace(snapshot, inner=())):
+            if not self._has_replica(key):
+                self._ready_since.pop(key, None)
+            elif key not in self._ready_since:
+                self._unacknowledged.add(key)
         self._request_timeout_s = snapshot.request_timeout_s
-        self._ready_since = {
-            key: since for key, since in self._ready_since.items() if _has_replica(self._published, key)
-        }
 
     def on_acknowledged(self, snapshot: Snapshot) -> None:
         """Release calls to deployments with replicas in a routing table that Envoy has acknowledged."""
-        self._published = _by_key(snapshot)
-        self._request_timeout_s = snapshot.request_timeout_s
-        for key in self._published:
-            if _has_replica(self._published, key):
-                self._ready_since.setdefault(key, self._clock())
+        self.on_publish(snapshot)
+        acknowledged, self._unacknowledged = self._unacknowledged, set()
+        for key in filter(self._has_replica, acknowledged):
+            self._ready_since.setdefault(key, self._clock())
         for key in self._waiting_calls.counts:
             if key in self._ready_since:
                 asyncio.get_running_loop().call_later(self._settle_s, self._release, key)
@@ -203,6 +206,9 @@ class Gate:
             key, limit=self._published[key].max_waiting, timeout_s=timeout_s, late=late
         )
 
+    def _has_replica(self, key: DeploymentKey) -> bool:
+        return key in self._published and bool(self._published[key].endpoints)
+
     def _release(self, key: DeploymentKey) -> None:
         if key in self._ready_since:
             self._waiting_calls.answer(key, ALLOW)
@@ -237,15 +243,3 @@ def _refusal(decision: Decision) -> pb.CheckResponse:
         set_header("grpc-message", encode_message(decision.details).decode()),
     )
     return deny(_HTTP_STATUS[decision.code], headers, decision.details)
-
-
-def _by_key(snapshot: Snapshot) -> dict[DeploymentKey, Deployment]:
-    return {
-        (application.name, deployment.name): deployment
-        for application in snapshot.applications
-        for deployment in application.deployments
-    }
-
-
-def _has_replica(deployments: Mapping[DeploymentKey, Deployment], key: DeploymentKey) -> bool:
-    return key in deployments and bool(deployments[key].endpoints)
