@@ -20,6 +20,7 @@ import posixpath
 import re
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import PurePosixPath
 
 from codegen.errors import CodegenError
@@ -163,11 +164,9 @@ def relocate(
     files = fix_up({path: text for path, text in files.items() if path not in known}, reserved)
     written = {path: name for path, name in written.items() if path not in known}
     others = [stem for stem in others if stem not in WELL_KNOWN]
-    stems = importable_names({*(stem for stem, _ in written.values()), *others})
-    if not package and all(old == new for old, new in stems.items()):
+    rewriter = _rewriter(frozenset({*(stem for stem, _ in written.values()), *others}), package)
+    if not package and rewriter.is_identity:
         return files
-    modules = {*written.values(), *((stem, suffix) for stem in others for suffix in ("_pb2", "_pb2_grpc"))}
-    rewriter = _Rewriter({stem + suffix: stems[stem] + suffix for stem, suffix in modules}, package)
     relocated = {}
     for path, text in files.items():
         if path in written:
@@ -194,6 +193,15 @@ def check_package(package: str) -> None:
             raise CodegenError(f"package {package!r}: {part!r} can't name a Python package", exit_code=2)
 
 
+# The batches of a large tree have the same modules.
+@lru_cache(maxsize=1)
+def _rewriter(stems: frozenset[str], package: str) -> _Rewriter:
+    names = importable_names(stems)
+    return _Rewriter(
+        {stem + suffix: names[stem] + suffix for stem in stems for suffix in ("_pb2", "_pb2_grpc")}, package
+    )
+
+
 @dataclass(frozen=True)
 class _Rewriter:
     """Rewrites the imports of modules that other generators wrote.
@@ -206,6 +214,11 @@ class _Rewriter:
     modules: Mapping[str, str]
     package: str
     pattern: re.Pattern[str] = field(init=False)
+
+    @property
+    def is_identity(self) -> bool:
+        """True if every module keeps its name."""
+        return all(old == new for old, new in self.modules.items())
 
     def __post_init__(self) -> None:
         # Generators derive a variable from the module's name. If that is not an identifier, the variable is not either.

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 DISTRIBUTION = "ray-grpc-sdk"
 
+# It marks the place of a service's comments until the rest is compiled: they are most of a module, and can't be wrong.
+# Python takes it for a space, and no comment has it.
+_COMMENTS = "\f"
 _JSON = json.JSONEncoder(ensure_ascii=False)
 
 
@@ -41,7 +44,7 @@ def render(file: FileModel, tool: str) -> str:
         CodegenError: The text is not Python: a bug in this tool.
     """
     template = _environment().get_template("sdk.py.jinja")
-    text = template.render(file=file, n=file.names.runtime, header=HEADER, version=tool)
+    text = template.render(file=file, n=file.names.runtime, header=HEADER, version=tool, comments=_COMMENTS)
     try:
         compile(text, file.output, "exec", dont_inherit=True)
     except SyntaxError as error:
@@ -49,7 +52,9 @@ def render(file: FileModel, tool: str) -> str:
             f"{file.proto}: the generated module is not Python, line {error.lineno}: {error.msg}; "
             f"this is a bug in {DISTRIBUTION}, please report it"
         ) from error
-    return text
+    head, *rest = text.split(_COMMENTS)
+    commented = [service for service in file.services if service.comments]
+    return head + "".join(_comments(service, 4) + part for service, part in zip(commented, rest, strict=True))
 
 
 @cache
@@ -69,7 +74,6 @@ def _environment() -> jinja2.Environment:
         "bracketed": formatting.bracketed,
         "client_property": _client_property,
         "client_row": _client_row,
-        "comments": _comments,
         "deprecated": _deprecated,
         "described": _described,
         "docstring": formatting.docstring,
@@ -99,7 +103,7 @@ def _comment(name: str, text: str) -> str:
 
 
 def _comments(service: ServiceModel, indent: int) -> str:
-    """Return the comments of all definitions, formatted here since they are most of a module."""
+    """Return the comments of all definitions, for which the template would take much longer."""
     return formatting.exploded("comments={", [_comment(*each) for each in service.comments], "},", indent)
 
 

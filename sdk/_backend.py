@@ -33,8 +33,8 @@ class Backend(Protocol):
     ) -> Any:
         """Return the application of a decorated class with bound constructor arguments."""
 
-    def current_request_id(self) -> str:
-        """Return the request id of Ray Serve's request context, or ``""``."""
+    def current_metadata(self) -> list[tuple[str, str | bytes]]:
+        """Return the client's metadata in Ray Serve's request context, with the request id; empty without one."""
 
     def node_id(self) -> str:
         """Return Ray's id of this node; ``""`` where Ray does not run."""

@@ -25,7 +25,6 @@ _OF_ONE_HOP = frozenset(
         NODE_SECRET_HEADER.encode(),
     }
 )  # fmt: skip
-_MODEL_ID = b"multiplexed_model_id"
 
 
 @lru_cache(maxsize=4096)
@@ -52,6 +51,24 @@ def inherited_lines(outer: Call, without: frozenset[bytes] = frozenset()) -> byt
     )
 
 
+def lines_of(metadata: Iterable[tuple[str, str | bytes]], without: frozenset[bytes]) -> bytes:
+    """Return the header lines for the metadata of a request that Ray Serve's own proxy has received.
+
+    Only a proxy of this package may say who the client is: what claims that is left out.
+
+    Args:
+        metadata: The pairs; the last request id is the request's.
+        without: Names to leave out.
+    """
+    pairs = [
+        (key, value)
+        for key, value in metadata
+        if not md.is_reserved(key) and key.encode() not in without and (isinstance(value, bytes) or md.is_plain(value))
+    ]
+    request_ids = [pair for pair in pairs if pair[0] == "request_id"]
+    return md.encode((*(pair for pair in pairs if pair[0] != "request_id"), *request_ids[-1:]))
+
+
 def own_lines(metadata: Iterable[tuple[str, str | bytes]], model_id: str) -> bytes:
     """Return the header lines for the arguments of one call.
 
@@ -61,14 +78,20 @@ def own_lines(metadata: Iterable[tuple[str, str | bytes]], model_id: str) -> byt
 
     Raises:
         TypeError: The metadata is not a sequence of pairs.
-        ValueError: The metadata can't be sent.
+        ValueError: The metadata or the model can't be sent.
     """
     pairs = tuple(metadata)
-    request_ids = [value for pair in pairs if len(pair) == 2 for key, value in [pair] if key == "request_id"]
     lines = md.encode(md.check(pairs))
-    if request_ids:
-        lines += b"request_id: %s\r\n" % str(request_ids[-1]).encode("latin-1")
-    return lines + (b"%s: %s\r\n" % (_MODEL_ID, model_id.encode()) if model_id else b"")
+    for value in [value for key, value in pairs if key == "request_id"][-1:]:
+        lines += _id_line("request_id", value)
+    return lines + _id_line("multiplexed_model_id", model_id) if model_id else lines
+
+
+def _id_line(key: str, value: object) -> bytes:
+    """Return a header line; its value may come from a request, and must not add other lines."""
+    if not md.is_plain(value):
+        raise ValueError(f"{key} must be printable ASCII text, not {value!r}")
+    return f"{key}: {value}\r\n".encode()
 
 
 def timeout_line(seconds: float) -> bytes:

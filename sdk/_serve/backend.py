@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sdk._serve.api import application_handle
 from sdk._serve.application import bind_class, check_options
 from sdk._serve.endpoint_source import distant_proxy, has_ingress, node_id
-from sdk._serve.internals import current_request_id
+from sdk._serve.internals import current_metadata
 from sdk._serve.ray_handles import answer_over_ray, ray_connection
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "application_handle",
     "bind_class",
     "check_options",
-    "current_request_id",
+    "current_metadata",
     "distant_proxy",
     "has_ingress",
     "node_id",

@@ -431,10 +431,13 @@ def internal_request_id(call: Call) -> str:
     return f"{_PROCESS}-{id(call):x}"
 
 
-def current_request_id() -> str:
-    """Return the request id of Ray Serve's request context, or ``""``."""
-    request_id: str = serve_context._get_serve_request_context().request_id
-    return request_id
+def current_metadata() -> list[tuple[str, str | bytes]]:
+    """Return the client's metadata in Ray Serve's request context, with the request id; empty outside of a request."""
+    context = serve_context._get_serve_request_context()
+    pairs: list[tuple[str, str | bytes]] = []
+    if context.grpc_context is not None:
+        pairs += context.grpc_context.invocation_metadata()
+    return [*pairs, ("request_id", context.request_id)] if context.request_id else pairs
 
 
 def cancel_child_requests(call: Call) -> None:

@@ -16,7 +16,7 @@ __all__ = [
     "application_handle",
     "bind_class",
     "check_options",
-    "current_request_id",
+    "current_metadata",
     "distant_proxy",
     "has_ingress",
     "node_id",
@@ -76,9 +76,9 @@ def _deployment(cls: Any, options: dict[str, Any]) -> UnservedDeployment:
     return UnservedDeployment(served, options.get("name", cls.__name__))
 
 
-def current_request_id() -> str:
-    """Return ``""``: Ray Serve's request context does not exist."""
-    return ""
+def current_metadata() -> list[tuple[str, str | bytes]]:
+    """Return nothing: Ray Serve's request context does not exist."""
+    return []
 
 
 def node_id() -> str:

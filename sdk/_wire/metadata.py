@@ -150,6 +150,16 @@ def check(metadata: Iterable[tuple[str, str | bytes]] | None) -> Metadata:
     return pairs
 
 
+def is_reserved(key: str) -> bool:
+    """Return True for a key that belongs to gRPC, HTTP or the proxy."""
+    return key.startswith(("grpc-", "x-envoy-")) or key in _OF_HTTP or key in _OF_THE_PROXY
+
+
+def is_plain(value: object) -> bool:
+    """Return True for text that can be the value of a header: printable ASCII."""
+    return isinstance(value, str) and _PLAIN_VALUE.match(value) is not None
+
+
 def encode(metadata: Metadata) -> bytes:
     """Return metadata as header lines, each with its line end."""
     lines = []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import grpc
@@ -183,9 +184,9 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
         family: set[OutgoingCall] | None = None
         if outer is None:
             lines = self._first_lines or self._make_first_lines()
-            request_id = backend().current_request_id()
-            if request_id:
-                lines += b"request_id: %s\r\n" % request_id.encode()
+            metadata = backend().current_metadata()
+            if metadata:
+                lines += _lines_of(metadata, without)
             has_timer = timeout is not None
         else:
             inherited, family = _inherit(outer, without)
@@ -233,15 +234,18 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
 
         if unknown := options.keys() - HandleOptions.__annotations__.keys():
             raise unexpected_keyword(self.method, min(unknown), HandleOptions.__annotations__)
+        timeout = options.get("timeout")
+        if timeout is not None and (not isinstance(timeout, Real) or timeout != timeout):
+            raise TypeError(f"{self.method.python_name}: timeout must be a number of seconds, or None, not {timeout!r}")
         model_id = options.get("model_id", "")
-        lines, compressor = own_lines(options.get("metadata", ()), model_id), None
+        lines, compressor = own_lines(options.get("metadata") or (), model_id), None
         if (compression := options.get("compression")) is not None:
             from sdk._channel.compression import request_compressor
 
             compressor = request_compressor(compression)
             if compressor is not None:
                 lines += b"grpc-encoding: %s\r\n" % compressor.encoding
-        return options.get("timeout"), model_id, lines, compressor
+        return timeout, model_id, lines, compressor
 
     def _make_first_lines(self) -> bytes:
         from sdk._channel.request import first_lines
@@ -335,6 +339,13 @@ class HandleStreamStream(_HandleRpc[RequestT, ResponseT]):
 
 def _is_rpc(value: object) -> bool:
     return isinstance(value, (_HandleRpc, property))  # a deprecated RPC is a property
+
+
+def _lines_of(metadata: list[tuple[str, str | bytes]], without: frozenset[bytes]) -> bytes:
+    """Return the header lines for the metadata of a request that Ray Serve's own proxy has received."""
+    from sdk._channel.request import lines_of
+
+    return lines_of(metadata, without)
 
 
 def _inherit(outer: Any, without: frozenset[bytes]) -> tuple[bytes, set[Any]]:

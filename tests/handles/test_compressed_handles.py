@@ -16,6 +16,7 @@ from probe_sdk import AsyncProbeBase, AsyncProbeHandle, SyncProbeBase, SyncProbe
 from sdk import current_context
 from sdk._channel import compression
 from sdk._channel.connection import ReplicaConnection
+from sdk._channel.target import count_retries
 from sdk._wire.compression import DEFLATE_IN_THREAD_BYTES
 from sdk._wire.frames import INFLATE_IN_THREAD_BYTES, pack_prefix
 from sdk.errors import RpcError
@@ -254,3 +255,27 @@ async def test_a_deadline_ends_a_call_whose_response_is_decompressed(
     with pytest.raises(RpcError, match="DEADLINE_EXCEEDED"):
         await call
     go.set()
+
+
+async def test_a_call_that_a_replica_refuses_is_sent_again_compressed(
+    served: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At once: the caller would read that its connections close while a thread compresses.
+    monkeypatch.setattr("sdk._wire.compression.DEFLATE_IN_THREAD_BYTES", 1 << 20)
+    handle = AsyncProbeHandle(served.handle)
+    notes = [LONG, "x", LONG]
+
+    async def calls() -> list[Told]:
+        unary = handle.Unary(Ask(note=LONG), compression=GZIP)
+        stream = handle.Up([Ask(note=note) for note in notes], compression=GZIP)
+        return [await unary, await stream]
+
+    expected = [Told(text=LONG, number=1), Told(text="".join(notes), number=1)]
+    assert await calls() == expected
+    (replica,) = served.replicas
+    for connection in list(replica._connections):
+        connection.close_when_idle()  # the caller has not read that yet
+    assert await calls() == expected
+    named = served.handle.deployment_name
+    counted = {reason: number for (_, name, reason), number in count_retries().items() if name == named}
+    assert counted == {"refused": 2}

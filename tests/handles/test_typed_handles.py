@@ -323,6 +323,20 @@ async def test_the_clients_call_is_carried_on(handle: AsyncProbeHandle) -> None:
     }
 
 
+async def test_the_metadata_that_ray_serves_own_proxy_has_received_is_carried_on_and_claims_nothing(
+    handle: AsyncProbeHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = [("x-forwarded-for", "6.6.6.6:1"), ("x-forwarded-client-cert", "Hash=1"), ("x-envoy-internal", "true")]
+    received = [("request_id", "given"), ("user", "me"), ("multiplexed_model_id", "m1"), *claims, ("odd", "a\nb: c")]
+    received += [("grpc-encoding", "br"), ("connection", "close"), ("request_id", "r1")]
+    monkeypatch.setattr("sdk._serve.backend.current_metadata", lambda: received)
+    seen = eval((await handle.Unary(Ask(act="seen"))).text)
+    peer, method = seen.pop("peer"), seen.pop("method")
+    assert (peer, method) == ("unknown", "/probe.AsyncProbe/Unary")
+    assert seen == {"request_id": "r1", "id": "r1", "multiplexed_model_id": "m1", "model": "m1", "user": "me"}
+    assert eval((await handle.Unary(Ask(act="seen"), model_id="m2")).text)["model"] == "m2"
+
+
 async def test_a_call_may_name_its_model_and_metadata(handle: AsyncProbeHandle) -> None:
     with outer_call(("multiplexed_model_id", "m1"), ("user", "me")):
         pairs: list[Any] = [("more", "x"), ("b-bin", b"\0")]
@@ -331,6 +345,14 @@ async def test_a_call_may_name_its_model_and_metadata(handle: AsyncProbeHandle) 
         assert seen["b-bin"] == b"\0"
         with pytest.raises(ValueError, match="reserved for gRPC"):
             handle.Unary(Ask(), metadata=[("grpc-status", "0")])
+
+
+@pytest.mark.parametrize("text", ["m\r\nx-forwarded-for: 6.6.6.6:1", "m\n", "é", "m\0", 3, b"m"])
+async def test_ids_add_no_other_header_lines(handle: AsyncProbeHandle, text: Any) -> None:
+    with pytest.raises(ValueError, match="multiplexed_model_id must be printable ASCII text, not "):
+        handle.Unary(Ask(act="seen"), model_id=text)
+    with pytest.raises(ValueError, match="request_id must be printable ASCII text, not "):
+        handle.Unary(Ask(act="seen"), metadata=[("request_id", text)])
 
 
 async def test_without_an_outer_call_a_request_id_is_generated(handle: AsyncProbeHandle) -> None:
@@ -524,6 +546,10 @@ async def test_wrong_use_is_an_error(handle: AsyncProbeHandle) -> None:
         TypeError, match="unexpected keyword argument 'deadline'; it takes compression, metadata, model_id, timeout"
     ):
         handle.Unary(Ask(), deadline=3)  # type: ignore[call-arg]
+    for timeout in "3", float("nan"):
+        with pytest.raises(TypeError, match="Unary: timeout must be a number of seconds, or None, not "):
+            handle.Unary(Ask(), timeout=timeout)  # type: ignore[arg-type]
+    assert await handle.Unary(Ask(act="echo"), timeout=None, metadata=None) == Told()  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="must be called on a handle, not on its class"):
         AsyncProbeHandle.Unary(Ask())
     with pytest.raises(TypeError, match="is not deployed yet"):

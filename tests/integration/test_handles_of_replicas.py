@@ -34,6 +34,7 @@ from sdk._xds.snapshot import Endpoint
 from sdk.errors import ClusterError, RpcError
 from tests.integration import typed_handle_apps
 from tests.integration.clients import error_of, trailing
+from tests.integration.typed_handle_calls import OUTCOMES, outcomes
 from tests.support.deadlines import growing_deadlines
 from tests.support.processes import raylet_pid, workers
 
@@ -88,6 +89,10 @@ def test_streams_of_requests(stub: UserDefinedServiceStub) -> None:
     replies = list(stub.Streaming(Message(num=20, origin="both"), metadata=OUTER))
     assert [reply.num for reply in replies] == [*range(0, 40, 2), 40]
     assert {reply.greeting for reply in replies[:-1]} == {"r1"}
+
+
+def test_what_calls_end_with(channel: grpc.Channel) -> None:
+    assert outcomes(channel) == OUTCOMES  # those that Ray's handles carry, too: test_ways_in.py
 
 
 def test_calls_go_over_the_wire_and_those_to_a_plain_deployment_over_ray(stub: UserDefinedServiceStub) -> None:

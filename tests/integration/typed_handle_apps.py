@@ -41,6 +41,9 @@ class Inner(AsyncProbeBase):
                     "peer": grpc_context.peer().partition(":")[0],
                 }
                 return Told(text=json.dumps(reply))
+            case "packed":
+                grpc_context.set_compression(grpc.Compression.Gzip)
+                return Told(text=f"{grpc_context._call._encoding.decode()} {len(request.payload)} {'x' * 10_000}")
             case "fail":
                 violation = BadRequest.FieldViolation(field="note", description="is wrong")
                 details = [BadRequest(field_violations=[violation])]
@@ -111,7 +114,7 @@ class Outer(UserDefinedServiceBase):
         match request.origin:
             case "caught":
                 try:
-                    await self.inner.Unary(ask)
+                    await self.inner.Unary(ask, timeout=request.num / 1000 if request.num else None)
                 except RpcError as error:
                     found = error.find(BadRequest)
                     field = found and found.field_violations[0].field
@@ -120,6 +123,10 @@ class Outer(UserDefinedServiceBase):
                 return UserDefinedResponse(greeting=(await self.plain.Unary(ask)).text)
             case "timed":
                 return UserDefinedResponse(greeting=(await self.inner.Unary(ask, timeout=request.num / 1000)).text)
+            case "packed":
+                ask.payload = bytes(100_000)
+                reply = await self.inner.Unary(ask, compression=grpc.Compression.Deflate)
+                return UserDefinedResponse(greeting=reply.text.rstrip("x"), num=len(reply.text))
             case "given":
                 pairs = [("user", "you")]
                 return UserDefinedResponse(greeting=(await self.inner.Unary(ask, model_id="m2", metadata=pairs)).text)
@@ -132,13 +139,18 @@ class Outer(UserDefinedServiceBase):
 
     async def Streaming(self, request: UserDefinedMessage) -> AsyncIterator[UserDefinedResponse]:
         ask = Ask(act=request.name.partition(" ")[0], note=request.name, number=request.num)
-        if request.origin == "both":
-            async for reply in self.inner.Both(Ask(number=number) for number in range(request.num)):
+        try:
+            if "both" in request.origin:
+                async for reply in self.inner.Both(Ask(number=number) for number in range(request.num)):
+                    yield UserDefinedResponse(num=reply.number, greeting=reply.text)
+                yield UserDefinedResponse(num=(await self.inner.Up([ask, ask])).number)
+                return
+            async for reply in self.inner.Down(ask):
                 yield UserDefinedResponse(num=reply.number, greeting=reply.text)
-            yield UserDefinedResponse(num=(await self.inner.Up([ask, ask])).number)
-            return
-        async for reply in self.inner.Down(ask):
-            yield UserDefinedResponse(num=reply.number, greeting=reply.text)
+        except RpcError as error:
+            if "caught" not in request.origin:
+                raise
+            yield UserDefinedResponse(greeting=f"{error.code.name} {error.details}")
 
     async def Multiplexing(self, request: UserDefinedMessage2) -> UserDefinedResponse2:
         return UserDefinedResponse2()
@@ -152,6 +164,10 @@ class Plain(SyncProbeBase):
 
     def Unary(self, request: Ask) -> Told:
         return self.inner.Unary(request).result()
+
+
+def built(arguments: dict[str, str]) -> Any:
+    return composed(arguments["notes"])
 
 
 def composed(notes: str, version: int = 0) -> Any:

@@ -152,7 +152,7 @@ class Rig:
         self, path: str, *metadata: tuple[str, str], request: bytes = b"", timeout: float = PATIENCE_S
     ) -> tuple[str, str, dict[str, str]]:
         """Return the status, the name of the upstream or the details, and the trailing metadata."""
-        method = self.channel.unary_unary(path, request_serializer=None, response_deserializer=None)
+        method: Any = self.channel.unary_unary(path, request_serializer=None, response_deserializer=None)
         call = method(request, metadata=metadata, timeout=timeout, wait_for_ready=True)
         try:
             text = (await call).decode()

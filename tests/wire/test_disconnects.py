@@ -14,7 +14,7 @@ import grpc.aio
 import pytest
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
-from sdk._wire import threads
+from sdk._wire import idle_reaper, threads
 from sdk._wire.call import CANCEL_AGAIN_S
 from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
@@ -281,3 +281,42 @@ async def test_a_thread_that_outlives_its_call_is_logged(
         "/t.T/Block still runs 0.05 s after its call ended, request_id long; its thread counts as one of the 100 "
         "ongoing requests (max_ongoing_requests) until it returns: a sync handler can poll grpc_context.is_active()"
     ] * (not returns_in_time) == caplog.messages
+
+
+@in_virtual_time
+@pytest.mark.parametrize("kind", [UNARY, SERVER, CLIENT, BIDI])
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_a_handler_is_cancelled_by_the_end_of_its_callers_socket_alone(
+    kind: Any, is_slow: bool, serve: Any
+) -> None:
+    """The kernel closes the sockets of a killed process; no timer has to pass then."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    began = asyncio.Event()
+
+    async def wait(requests: Any) -> StringValue:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return StringValue()
+
+    async def stream(requests: Any) -> AsyncIterator[StringValue]:
+        yield StringValue(value="first")
+        yield await wait(requests)
+
+    peer = Peer(serve(Wait=(kind, stream if kind in (SERVER, BIDI) else wait)))
+    peer.head("Wait")
+    peer.send(Int32Value(value=1))
+    if kind in (UNARY, SERVER):
+        peer.end()
+    await began.wait()
+    if is_slow:
+        peer.connection.pause_writing()
+    before = loop.time()
+    peer.transport.closed = True
+    peer.connection.connection_lost(None)
+    await ended.wait()
+    assert loop.time() == before
+    # While requests are left unread, the reaper looks for the end (tests/wire/test_idle_reaper.py).
+    assert idle_reaper.REAP_INTERVAL_S <= 1.0, "callers are promised a second"
