@@ -17,7 +17,6 @@ from ray.serve.schema import ApplicationStatus
 
 from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
-from sdk._ingress.controller import create_controller
 from sdk._ingress.env_options import variable
 from sdk._serve.internals import SERVE_LINK, drop_stale_serve_client, find_serve_controller, serve_settings
 from sdk.options import GrpcOptions
@@ -61,6 +60,9 @@ def find_or_create_ingress(wanted: Mapping[str, Any]) -> FoundIngress:
     settings = serve_settings(controller, _SERVE_TIMEOUT_S) if controller is not None else None
     if settings is not None and (problem := port_conflict(settings, wanted)):
         return FoundIngress(None, problem)
+    # Importing it takes a tenth of a replica's start, with the proxy and all of Envoy's configuration.
+    from sdk._ingress.controller import create_controller
+
     options = resolve_services(initial_options(settings, wanted))
     controller = create_controller(options, SERVE_LINK)
     problem = ray.get(controller.wait_ready.remote(_START_TIMEOUT_S), timeout=_START_TIMEOUT_S * 2)

@@ -82,7 +82,7 @@ async def test_a_call_ends_at_its_deadline() -> None:
     clock.forward(0.9)
     assert not soon.done()
     clock.forward(0.2)
-    assert soon.result() == Decision(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.")
+    assert soon.result() == Decision(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline exceeded.", "timeout")
     assert waiting.counts == {KEY: 2}
     waiting.answer(KEY, ALLOW)
     assert (await later, await never) == (ALLOW, ALLOW)
