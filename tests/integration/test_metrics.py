@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -53,7 +55,7 @@ def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory)
 
     A stream that makes a stream is open until the end; two messages have come.
     """
-    deploy(typed_handle_apps.composed(str(tmp_path_factory.mktemp("notes"))), APPLICATION)
+    deploy(typed_handle_apps.composed(str(tmp_path_factory.mktemp("notes")), queued=1), APPLICATION)
     ask_at(ingress.address, INGRESS_STATE_PATH, None)  # the first of the two readings that its figures need
     with grpc.insecure_channel(ingress.address) as channel:
         stub = UserDefinedServiceStub(channel)
@@ -172,19 +174,16 @@ def test_the_console_of_the_ingress_has_the_calls_of_the_cluster(samples: Sample
     assert replicas == {"Inner", "Outer"}
 
 
-#: Metrics that this cluster can't move: it has no TLS, and the others need a replica whose end nobody has noticed, a
-#: message that is cut in the middle, or more connections than files. tests/ingress/envoy/test_stats.py moves them in a
-#: real Envoy; here a server exports them as they are defined, so that the panels show them.
+#: Metrics that this cluster can't move: it has no TLS, and the others need a replica whose end nobody has noticed, or
+#: more connections than files. tests/ingress/envoy/test_stats.py moves them in a real Envoy; here a server exports them
+#: as they are defined, so that the panels show them.
 NOT_MOVED = (
-    "sdk_handle_retries",  # tests/handles
     "sdk_ingress_certificate_expiry_timestamp_seconds",
     "sdk_ingress_failed_connects",
     "sdk_ingress_refused_connections",
-    "sdk_ingress_resets",
     "sdk_ingress_retries",
     "sdk_ingress_tls_errors",
     "sdk_ingress_tls_handshakes",
-    "sdk_replica_rejected_requests",  # tests/serve/test_call_metrics.py
 )
 
 
@@ -225,17 +224,30 @@ def not_moved() -> Iterator[str]:
 
 
 def leave_and_kill(stub: UserDefinedServiceStub) -> None:
-    """Let a call wait for one of `Outer`'s 20 handlers, leave those that have them, and kill the replica of `Inner`."""
+    """Let a call wait for one of `Outer`'s 20 handlers, leave those that have them, and kill the replica of `Inner`.
+
+    One call may wait, so that the next is refused. The call that kills the replica is sent again.
+    """
     running = [stub.Streaming(Message(name="wait open", num=1), metadata=METADATA, timeout=300) for _ in range(19)]
     assert [next(call).num for call in running] == [0] * 19
     waiting = stub.__call__.future(Message(name="waited"), metadata=METADATA, timeout=120)
     scrape_until(lambda found: total(found, "ray_sdk_replica_queued_grpc_requests", application=APPLICATION) == 1)
+    with pytest.raises(grpc.RpcError) as error:
+        stub.__call__(Message(name="too many"), metadata=METADATA, timeout=60)
+    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]
     for call in running:
         call.cancel()
     assert waiting.result().greeting == "waited"
-    with pytest.raises(grpc.RpcError) as error:
-        stub.__call__(Message(name="die"), metadata=METADATA, timeout=60)
-    assert error.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+    again = stub.__call__(Message(name="once", origin="again"), metadata=METADATA, timeout=120)
+    assert again.greeting == "once"
+
+
+def cut_a_stream(stub: UserDefinedServiceStub) -> None:
+    """Kill the replica of `Outer` while it answers."""
+    stream = stub.Streaming(Message(origin="pid"), metadata=METADATA, timeout=120)
+    os.kill(next(stream).num, signal.SIGKILL)
+    with pytest.raises(grpc.RpcError, match="RST_STREAM"):
+        next(stream)
 
 
 @pytest.fixture(scope="module")
@@ -260,9 +272,14 @@ def prometheus(
         for name in (
             f"ingress_removed_replicas_total{labels}",
             f"replica_queue_wait_ms_count{labels}",
+            f'replica_rejected_requests_total{{application="{APPLICATION}", reason="overflow"}}',
+            f'handle_retries_total{{application="{APPLICATION}", deployment="Inner", reason="lost"}}',
             "ingress_client_resets_total",
         ):
             running.wait_for(f"rate(ray_sdk_{name}[5m])")  # of two samples, the first of which is not zero
+        with grpc.insecure_channel(ingress.address) as channel:
+            cut_a_stream(UserDefinedServiceStub(channel))
+        running.wait_for("rate(ray_sdk_ingress_resets_total[5m])")
         yield running
 
 

@@ -10,11 +10,12 @@ import pytest
 from probe_pb2 import Ask
 from probe_sdk import AsyncProbeSyncClient
 
-from sdk._otel.conventions import DURATION_BOUNDS_S
+from sdk._otel.conventions import CALL_DURATION, DURATION_BOUNDS_S
 from tests.integration import traced_apps
 from tests.support.otlp_receiver import Received, attributes, receiving
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
+UNARY = "probe.AsyncProbe/Unary"
 TRACEPARENT = ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01")
 
 
@@ -42,7 +43,7 @@ def test_the_spans_of_a_composed_stream_are_one_tree(ingress: Any, collector: Re
     assert [reply.text or reply.number for reply in replies] == ["aa", 0, 1]
     spans = collector.trace(TRACE, lambda found: len(found) >= 12)
     names = {span.id: span.name for span in spans} | {"b7ad6b7169203331": "the client"}
-    unary, down = "probe.AsyncProbe/Unary", "probe.AsyncProbe/Down"
+    unary, down = UNARY, "probe.AsyncProbe/Down"
     assert sorted((names[span.parent], span.name) for span in spans) == sorted(
         [
             ("the client", f"server {down}"),
@@ -81,7 +82,7 @@ def test_the_durations_of_calls_are_a_histogram(ingress: Any, collector: Receive
     def has_inner_calls(points: list[Any]) -> bool:
         return any(attributes(point.attributes)["rpc.method"] == "probe.SyncProbe/Unary" for _, point in points)
 
-    points = collector.points("rpc.server.call.duration", has_inner_calls)
+    points = collector.points(CALL_DURATION, has_inner_calls)
     resource, point = points[-1]
     assert resource["service.name"] == "traced"
     assert list(point.explicit_bounds) == list(DURATION_BOUNDS_S)
@@ -92,7 +93,9 @@ def test_the_durations_of_calls_are_a_histogram(ingress: Any, collector: Receive
     assert found.keys() >= {"rpc.system.name", "rpc.method", "rpc.status_code"}
 
 
-def test_ray_serve_s_own_tracing_exports_the_spans(ingress: Any, deploy: Any, collector: Received) -> None:
+def test_ray_serve_s_tracing_exports_the_spans_and_the_program_s_provider_the_metric(
+    ingress: Any, deploy: Any, collector: Received
+) -> None:
     deploy(traced_apps.traced_by_serve(collector.address), "traced_by_serve")
     trace = "3" * 32
     with AsyncProbeSyncClient(ingress.address, application="traced_by_serve", timeout=30) as client:
@@ -100,6 +103,12 @@ def test_ray_serve_s_own_tracing_exports_the_spans(ingress: Any, deploy: Any, co
     spans = collector.trace(trace, lambda found: len(found) >= 2)
     names = {span.id: span.name for span in spans} | {"4" * 16: "the client"}
     assert sorted((names[span.parent], span.name) for span in spans) == [
-        ("server probe.AsyncProbe/Unary", "internal in a batch"),
-        ("the client", "server probe.AsyncProbe/Unary"),
+        (f"server {UNARY}", "internal in a batch"),
+        ("the client", f"server {UNARY}"),
     ]
+    points = collector.points(
+        CALL_DURATION, lambda found: any(each["service.name"] == "its own provider" for each, _ in found)
+    )
+    (point, *_) = (point for resource, point in points if resource["service.name"] == "its own provider")
+    assert attributes(point.attributes).items() >= {"rpc.method": UNARY, "rpc.status_code": "OK"}.items()
+    assert (point.count, list(point.explicit_bounds)) == (1, list(DURATION_BOUNDS_S))

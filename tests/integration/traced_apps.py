@@ -6,8 +6,12 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-from opentelemetry import trace
+from opentelemetry import metrics, trace
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from probe_pb2 import Ask, Told
@@ -34,6 +38,13 @@ class Sync(SyncProbeBase):
 
 @grpc_deployment(expose=False, partial=True, **FAST)
 class Leaf(AsyncProbeBase):
+    """With a collector's address, it sets its own meter provider."""
+
+    def __init__(self, collector: str | None = None) -> None:
+        if collector is not None:
+            reader = PeriodicExportingMetricReader(OTLPMetricExporter(collector), export_interval_millis=100)
+            metrics.set_meter_provider(MeterProvider([reader], Resource({"service.name": "its own provider"})))
+
     async def Unary(self, request: Ask) -> Told:
         return Told(text=await self.joined(request.note))
 
@@ -74,11 +85,12 @@ def exporters() -> list[SpanProcessor]:
 
 
 def traced_by_serve(collector: str) -> Any:
-    """Return an application whose spans Ray Serve exports."""
+    """Return an application whose spans Ray Serve exports, and which has a meter provider."""
     variables = {
         "RAY_SERVE_TRACING_EXPORTER_IMPORT_PATH": f"{__name__}:exporters",
         "RAY_SERVE_TRACING_SAMPLING_RATIO": "1",
         "COLLECTOR": collector,
         "OTEL_TRACES_EXPORTER": "console",  # never overrides what Ray Serve has set up
     }
-    return Leaf.options(ray_actor_options={"runtime_env": {"env_vars": variables}}, expose=True).bind()
+    leaf = Leaf.options(ray_actor_options={"runtime_env": {"env_vars": variables}}, expose=True)
+    return leaf.bind(collector)

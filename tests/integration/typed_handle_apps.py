@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import os
@@ -55,6 +56,9 @@ class Inner(AsyncProbeBase):
             case "wait":
                 await self.wait(request.note)
             case "die":
+                os._exit(1)
+            case "once" if not (self.notes / "died").exists():
+                (self.notes / "died").touch()
                 os._exit(1)
             case "stop":
                 raise StopIteration
@@ -132,6 +136,10 @@ class Outer(UserDefinedServiceBase):
                 return UserDefinedResponse(greeting=(await self.inner.Unary(ask, model_id="m2", metadata=pairs)).text)
             case "several":
                 await asyncio.gather(*(self.inner.Unary(ask) for _ in range(3)), self.inner.Unary(Ask(act="fail")))
+            case "again":
+                idempotent = copy.copy(self.inner.Unary)
+                idempotent._is_idempotent = True  # as its `idempotency_level` in the proto would
+                return UserDefinedResponse(greeting=(await idempotent(ask)).text)
             case "first":
                 async for reply in self.inner.Down(ask):
                     return UserDefinedResponse(num=reply.number)
@@ -139,6 +147,9 @@ class Outer(UserDefinedServiceBase):
 
     async def Streaming(self, request: UserDefinedMessage) -> AsyncIterator[UserDefinedResponse]:
         ask = Ask(act=request.name.partition(" ")[0], note=request.name, number=request.num)
+        if request.origin == "pid":
+            yield UserDefinedResponse(num=os.getpid())
+            await asyncio.Event().wait()
         try:
             if "both" in request.origin:
                 async for reply in self.inner.Both(Ask(number=number) for number in range(request.num)):
@@ -170,7 +181,7 @@ def built(arguments: dict[str, str]) -> Any:
     return composed(arguments["notes"])
 
 
-def composed(notes: str, version: int = 0) -> Any:
+def composed(notes: str, version: int = 0, *, queued: int = -1) -> Any:
     inner = Inner.bind(notes, version)
     plain = serve.deployment(Plain, **FAST).bind(AsyncProbeHandle(inner))
-    return Outer.bind(inner, SyncProbeHandle(plain))
+    return Outer.options(max_queued_requests=queued).bind(inner, SyncProbeHandle(plain))
