@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.typed_handle_calls import OUTCOMES
 from tests.validation.refusals import refused
 
 PROGRAM = Path(__file__).parent / "ways_in.py"
@@ -88,6 +89,15 @@ def test_messages_are_checked_behind_ray_serves_own_proxy(seen: dict[str, Any]) 
     assert "returned a message that breaks the rules of its proto: text: must be at least 1 characters" in response[2]
     assert fault[1] == "INTERNAL"
     assert "divide by zero" in fault[2]
+
+
+def test_handles_behind_ray_serves_own_proxy_go_over_ray_with_the_same_results(seen: dict[str, Any]) -> None:
+    transport, stream, *outcomes = seen["handles"]
+    assert transport == "_Responses"
+    (refusal,) = stream
+    assert refusal.startswith("UNIMPLEMENTED deployment 'Inner' of application 'typed' can't be called with a stream")
+    # That proxy keeps the deadline to itself, and cancels the handler at its end.
+    assert outcomes == [each is not True and each for each in OUTCOMES]
 
 
 def test_the_ingress_reports_that_ray_serves_own_grpc_proxy_has_its_port(seen: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ from sdk._ingress.cluster import find_controller
 from sdk._serve.ingress_bootstrap import has_serve
 from sdk._serve.ray_connection import log_folder
 from tests.integration.prober import METHODS, Prober
+from tests.integration.typed_handle_calls import outcomes
 from tests.support.ports import free_port
 from tests.validation.refusals import BAD, GOOD, end_of
 
@@ -124,6 +125,26 @@ def messages_checked_behind_serves_own_proxy() -> list[Any]:
             partial(client.Divide, Divisor()),
         ]
         return [end_of(partial(call, timeout=20)) for call in calls]
+
+
+def handles_behind_serves_own_proxy() -> list[Any]:
+    """Return what calls end with whose handler calls others through typed handles, and that of a stream of requests."""
+    with grpc.insecure_channel(f"127.0.0.1:{SERVES_OWN}") as channel:
+        stub = UserDefinedServiceStub(channel)
+
+        metadata = (("application", "typed"),)
+        asked = UserDefinedMessage(name="transport")
+
+        def transport() -> str:
+            try:
+                return str(stub.__call__(asked, metadata=metadata, timeout=20).greeting)
+            except grpc.RpcError:
+                return ""
+
+        wait_until(lambda: transport() != "", 40)
+        both = UserDefinedMessage(origin="both, caught", num=1)
+        stream = [reply.greeting for reply in stub.Streaming(both, metadata=metadata, timeout=20)]
+        return [transport(), stream, *outcomes(channel)]
 
 
 def applications() -> list[str]:
@@ -223,15 +244,19 @@ def main(folder: Path) -> None:
         servicers = [
             "probe_pb2_grpc.add_AsyncProbeServicer_to_server",
             "orders_pb2_grpc.add_OrdersServicer_to_server",
+            "user_defined_protos_pb2_grpc.add_UserDefinedServiceServicer_to_server",
         ]
         own = {"port": SERVES_OWN, "grpc_servicer_functions": servicers}
         http = {"host": "127.0.0.1", "port": free_port()}
         # Without a route that proxy does not find the application.
         routed = {"name": "probe", "import_path": "tests.integration.probes:without_handles", "route_prefix": "/probe"}
         checked = {"name": "orders", "import_path": "tests.validation.order_apps:app", "route_prefix": "/orders"}
-        put(dashboard, config(routed, checked, proxy_location="HeadOnly", grpc_options=own, http_options=http))
+        built = {"import_path": "tests.integration.typed_handle_apps:built", "args": {"notes": str(folder)}}
+        typed = {"name": "typed", "route_prefix": "/typed", **built}
+        put(dashboard, config(routed, checked, typed, proxy_location="HeadOnly", grpc_options=own, http_options=http))
         report(own=behind_serves_own_proxy())
         report(checked=messages_checked_behind_serves_own_proxy())
+        report(handles=handles_behind_serves_own_proxy())
         report(ingress=find_controller() is not None, problem=sdk.status().problem)
     finally:
         ray.shutdown()
