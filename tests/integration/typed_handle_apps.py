@@ -117,8 +117,9 @@ class Outer(UserDefinedServiceBase):
         ask = Ask(act=request.name.partition(" ")[0], note=request.name, number=request.num)
         match request.origin:
             case "caught":
+                timeout = request.num / 1000 if ask.act == "wait" else None
                 try:
-                    await self.inner.Unary(ask, timeout=request.num / 1000 if request.num else None)
+                    await self.inner.Unary(ask, timeout=timeout)
                 except RpcError as error:
                     found = error.find(BadRequest)
                     field = found and found.field_violations[0].field
