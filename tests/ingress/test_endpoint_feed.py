@@ -286,7 +286,8 @@ async def test_a_caller_that_has_missed_an_answer_of_another_node_begins_again(r
     program.held["app", "D"] = (7, Endpoints([Endpoint("x", "10.0.0.1", 1)]))
     distant.feed.publish(table(2, "a", "b"))
     await until(lambda: replicas(target) == ["a", "b"])
-    assert len(set(distant.polls)) == 2
+    first, *others = dict.fromkeys(distant.polls)
+    assert others, f"it is still known as {first}"
 
 
 async def test_an_unknown_deployment_is_left_to_rays_handle(ray: Ray, callers: Targets) -> None:
