@@ -129,7 +129,8 @@ def test_a_batch_has_the_request_context_of_each_member(images: Any) -> None:
     ]
     answers = [list(call.result().classes) for call in calls]
     assert [answer[:2] for answer in answers] == [[f"u{i}", f"r{i}"] for i in range(8)]
-    assert {answer[2] for answer in answers} == {"4"}
+    sizes = {int(answer[2]) for answer in answers}  # of the batches, which a busy machine can make smaller
+    assert 2 <= max(sizes) <= 4
 
 
 def test_an_error_of_a_batch_is_that_of_each_member(images: Any) -> None:

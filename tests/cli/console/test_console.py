@@ -259,6 +259,7 @@ async def test_messages_of_a_stream_that_stays_open(connection: ServerConnection
             async with client.post(own, json={"messages": [], "open": False}) as sent:
                 assert sent.status == 200
             assert json.loads(await answer.content.readline())["status"]["code"] == "OK"
+            assert await answer.content.read() == b""  # the console has forgotten the call
         async with client.post(own, json={"messages": [], "open": False}) as sent:
             assert sent.status == 404
 
