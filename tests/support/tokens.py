@@ -41,8 +41,8 @@ class Issuer:
         return json.dumps({"keys": [self.jwk]})
 
     def claims(self, **claims: Any) -> dict[str, Any]:
-        """Return claims that are valid for ten minutes; a value of None leaves a claim out."""
-        whole = {"iss": self.name, "aud": "shop", "sub": "ann", "exp": int(time.time()) + 600, **claims}
+        """Return claims that are valid for a day; a value of None leaves a claim out."""
+        whole = {"iss": self.name, "aud": "shop", "sub": "ann", "exp": int(time.time()) + 86_400, **claims}
         return {name: value for name, value in whole.items() if value is not None}
 
     def token(self, header: Mapping[str, Any] | None = None, **claims: Any) -> str:
