@@ -19,6 +19,7 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 
 from sdk._serve.failures import one_line
+from sdk._serve.ray_processes import processes_of
 from sdk.errors import ClusterError, SdkError
 
 _REACH_S = 5.0
@@ -92,13 +93,12 @@ def find_cluster(address: str | None) -> str | None:
 
 def _origin(address: str) -> str:
     """Return who started a cluster on this machine, and when, for a message; "" if its processes are not visible."""
-    services: Any = ray._private.services
-    flag = f"--gcs-address={address}"
-    for process in services.psutil.process_iter(["cmdline", "username", "create_time"]):
-        found = process.info
-        if flag in (found["cmdline"] or ()):
-            started = datetime.fromtimestamp(found["create_time"]).astimezone()
-            return f" of {found['username']} since {started:%Y-%m-%d %H:%M}"
+    psutil: Any = ray._private.services.psutil  # type: ignore[attr-defined]
+    for folder in processes_of(address):
+        with contextlib.suppress(psutil.Error):  # it has ended
+            process = psutil.Process(int(folder.name))
+            started = datetime.fromtimestamp(process.create_time()).astimezone()
+            return f" of {process.username()} since {started:%Y-%m-%d %H:%M}"
     return ""
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from codegen.console import count
+from sdk._serve.ray_processes import processes_of
 from sdk.cli.rpc.requests import is_terminal_input
 from sdk.errors import ClusterError
 
@@ -50,11 +51,9 @@ def origin_of(address: str, nodes: int, *, is_named: bool, is_newest: bool) -> C
         is_named: Whether the user of the command has named the address.
         is_newest: Whether it is the one that ``ray start`` has started last on this machine.
     """
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended, or belongs to somebody else
-            # Ray's processes on each node have this argument.
-            if f"--gcs-address={address}\0".encode() in (process / "cmdline").read_bytes():
-                return _of_process(process, address, nodes, is_named=is_named, is_newest=is_newest)
+    for process in processes_of(address):
+        with contextlib.suppress(OSError):  # it has ended
+            return _of_process(process, address, nodes, is_named=is_named, is_newest=is_newest)
     return ClusterOrigin(address, nodes, is_named=is_named)
 
 

@@ -140,13 +140,18 @@ def test_several_clusters_are_named_with_who_started_them(running: set[str]) -> 
     address = f"127.0.0.1:{free_port()}"
     running.update((address, "10.0.0.3:6379"))
     owner = getpass.getuser()
-    with (
-        subprocess.Popen(
-            [sys.executable, "-c", "import sys; sys.stdin.read()", f"--gcs-address={address}"], stdin=subprocess.PIPE
-        ),
-        pytest.raises(ClusterError, match=rf"10.0.0.3:6379, {address} of {owner} since \d{{4}}-\d\d-\d\d \d\d:\d\d\)"),
-    ):
-        find_cluster(None)
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; print('ready', flush=True); sys.stdin.read()",
+        f"--gcs-address={address}",
+    ]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+        assert started.stdout is not None
+        assert started.stdout.readline() == b"ready\n"  # the kernel shows its arguments only after its start
+        said = rf"10.0.0.3:6379, {address} of {owner} since \d{{4}}-\d\d-\d\d \d\d:\d\d\)"
+        with pytest.raises(ClusterError, match=said):
+            find_cluster(None)
 
 
 def test_no_cluster_runs(running: set[str]) -> None:
