@@ -166,10 +166,9 @@ def _token_of(path: Path) -> str:
     """
     try:
         token = read_secret_file(str(path)).decode("utf-8").strip()
-    except OSError as error:
-        raise IngressError(f"RAY_AUTH_MODE is token, but {path} can't be read: {error.strerror}") from None
-    except ValueError as error:
-        raise IngressError(f"RAY_AUTH_MODE is token, but {path} can't be read: {error}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise IngressError(f"RAY_AUTH_MODE is token, but {path} can't be read: {reason}") from None
     if not token:
         raise IngressError(f"RAY_AUTH_MODE is token, but {path} is empty")
     return token

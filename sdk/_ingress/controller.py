@@ -28,7 +28,7 @@ from sdk._ingress.registry import Lease, ProxyState, Registry, Replica, WatchAns
 from sdk._ingress.scale_to_zero.activator import Activator
 
 if TYPE_CHECKING:
-    from sdk._ingress.scale_to_zero.waiting_calls import DeploymentKey
+    from sdk._channel.feed import DeploymentKey
     from sdk._ingress.serve_link import ServeLink
     from sdk._xds.snapshot import Deployment, Snapshot
     from sdk.options import GrpcOptions

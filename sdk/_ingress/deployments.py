@@ -9,10 +9,8 @@ from sdk._xds.snapshot import Snapshot, differing_applications
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sdk._channel.feed import DeploymentKey
     from sdk._xds.snapshot import Application, Deployment
-
-#: Name of its application, and its own.
-DeploymentKey = tuple[str, str]
 
 
 class Deployments:

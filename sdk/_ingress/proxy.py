@@ -61,9 +61,9 @@ from sdk.options import GrpcOptions
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
+    from sdk._channel.feed import DeploymentKey
     from sdk._ingress.envoy.supervisor import SupervisorConfig
     from sdk._ingress.registry import Lease, WatchAnswer
-    from sdk._ingress.scale_to_zero.waiting_calls import DeploymentKey
     from sdk._wire.server import WireServer
 
 logger = logging.getLogger("sdk.ingress")

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sdk._ingress.scale_to_zero.waiting_calls import DeploymentKey
+    from sdk._channel.feed import DeploymentKey
 
 logger = logging.getLogger("sdk.ingress")
 

@@ -19,10 +19,11 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from sdk._channel.feed import DeploymentKey
 from sdk._gen import envoy_pb2 as pb
 from sdk._ingress.builtin.services import no_route_status
 from sdk._ingress.deployments import Deployments
-from sdk._ingress.scale_to_zero.waiting_calls import ALLOW, Decision, DeploymentKey, Refusal, WaitingCalls
+from sdk._ingress.scale_to_zero.waiting_calls import ALLOW, Decision, Refusal, WaitingCalls
 from sdk._wire.metadata import encode_message, is_grpc, parse_timeout
 from sdk._xds.ext_authz import (
     APPLICATION,

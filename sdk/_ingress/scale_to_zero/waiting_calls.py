@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import grpc
 
-#: Key of a deployment: names of application and deployment.
-DeploymentKey = tuple[str, str]
+if TYPE_CHECKING:
+    from sdk._channel.feed import DeploymentKey
 
 
 @dataclass(frozen=True, slots=True)
