@@ -116,7 +116,6 @@ class Callers:
                 self.failures.append(error)
 
 
-@pytest.mark.timeout(300)
 def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
     # -- a project
     shell.run("sdk", "new", "shop")
