@@ -91,7 +91,7 @@ def _tries_in(message: str) -> str:
     if retries := _RETRIES.search(message):
         count = int(retries["count"])
         return (
-            "Ray Serve tries it once more" if count == 1 else f"Ray Serve tries it {count} more times" if count else ""
+            "Ray Serve tries it one more time" if count == 1 else f"Ray Serve tries it {count} more times" if count else ""
         )
     return ""
 
