@@ -90,9 +90,7 @@ def _tries_in(message: str) -> str:
         return "tried once" if count == 1 else f"tried {count} times"
     if retries := _RETRIES.search(message):
         count = int(retries["count"])
-        return (
-            "Ray Serve tries it one more time" if count == 1 else f"Ray Serve tries it {count} more times" if count else ""
-        )
+        return f"Ray Serve tries it {count} more time{'s' * (count > 1)}" if count else ""
     return ""
 
 

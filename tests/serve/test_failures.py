@@ -91,7 +91,7 @@ RETRYING = "A replica failed to start with exception. Retrying"
         ("The deployment failed to start 3 times in a row. Error:", "; tried 3 times"),
         ("The deployment failed to start 1 times in a row. Error:", "; tried once"),
         (f"{RETRYING} 2 more time(s). Error:", "; Ray Serve tries it 2 more times"),
-        (f"{RETRYING} 1 more time(s). Error:", "; Ray Serve tries it one more time"),
+        (f"{RETRYING} 1 more time(s). Error:", "; Ray Serve tries it 1 more time"),
         (f"{RETRYING} 0 more time(s). Error:", ""),
         (f"{RETRYING}. Error:", ""),
     ],
@@ -115,5 +115,5 @@ def test_messages_of_a_deployment_that_is_tried_again(monkeypatch: pytest.Monkey
     assert list(first) == list(second) == ["Model: OSError: no model (app.py:3, in __init__)"]  # reported once
     assert [*first.values(), *second.values()] == [
         "deployment Model: OSError: no model (app.py:3, in __init__); Ray Serve tries it 2 more times",
-        "deployment Model: OSError: no model (app.py:3, in __init__); Ray Serve tries it one more time",
+        "deployment Model: OSError: no model (app.py:3, in __init__); Ray Serve tries it 1 more time",
     ]
