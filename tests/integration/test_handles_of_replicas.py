@@ -34,7 +34,7 @@ from sdk.errors import ClusterError, RpcError
 from tests.integration import typed_handle_apps
 from tests.integration.clients import error_of, trailing
 from tests.integration.typed_handle_calls import OUTCOMES, outcomes
-from tests.support.deadlines import growing_deadlines, wait_until
+from tests.support.deadlines import PACE_S, growing_deadlines, wait_until
 from tests.support.processes import raylet_pid, workers
 
 OUTER = (("application", "typed"), ("request_id", "r1"))
@@ -292,7 +292,7 @@ def test_no_call_fails_while_the_called_deployment_is_redeployed(deploy: Any, no
     seen: list[str] = []
 
     def call_all_the_time() -> None:
-        while not is_over.is_set():
+        while not is_over.wait(PACE_S):
             seen.append(handle.Unary(Ask(act="version"), timeout=60).result().text)
             assert len(list(handle.Down(Ask(number=20), timeout=60))) == 20
             assert handle.Up([Ask(number=1)] * 20, timeout=60).result().number == 20

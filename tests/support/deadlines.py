@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterator
 
 from tests.support.loops import PATIENCE_S
 
+#: Seconds between two calls of one thread under whose calls something changes. Without a pause, the callers take the
+#: cores that the change needs.
+PACE_S = 0.01
+
 
 def growing_deadlines() -> Iterator[float]:
     """Yield deadlines in seconds, each longer, until one lets the handler begin.
