@@ -20,7 +20,7 @@ from tests.chaos.chaos_apps import Caller
 from tests.chaos.constant_load import Load
 from tests.support.processes import commands, ingress_folder, is_alive, raylet_pid, workers
 
-_PATIENCE_S = 90.0
+_PATIENCE_S = 180.0
 
 
 class World:
