@@ -1635,21 +1635,65 @@ class HeaderMutation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REMOVE_FIELD_NUMBER: _builtins.int
+    APPEND_FIELD_NUMBER: _builtins.int
     remove: _builtins.str
+    @_builtins.property
+    def append(self) -> Global___HeaderValueOption: ...
     def __init__(
         self,
         *,
         remove: _builtins.str = ...,
+        append: Global___HeaderValueOption | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "remove", b"remove"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append", b"append", "remove", b"remove"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "remove", b"remove"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append", b"append", "remove", b"remove"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["remove"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["remove", "append"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
 Global___HeaderMutation: _TypeAlias = HeaderMutation  # noqa: Y015
+
+@_typing.final
+class HeaderMutationFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mutations(self) -> Global___Mutations: ...
+    def __init__(
+        self,
+        *,
+        mutations: Global___Mutations | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutations", b"mutations"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutations", b"mutations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeaderMutationFilter: _TypeAlias = HeaderMutationFilter  # noqa: Y015
+
+@_typing.final
+class Mutations(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_MUTATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response_mutations(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderMutation]: ...
+    def __init__(
+        self,
+        *,
+        response_mutations: _abc.Iterable[Global___HeaderMutation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response_mutations", b"response_mutations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mutations: _TypeAlias = Mutations  # noqa: Y015
 
 @_typing.final
 class CoreTypedExtensionConfig(_message.Message):

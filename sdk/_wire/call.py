@@ -30,6 +30,7 @@ from sdk._wire.frames import (
     FlaggedMessage,
     FrameError,
     FrameReader,
+    MalformedRequest,
     pack_prefix,
     single_message,
 )
@@ -622,7 +623,7 @@ class Call:
     def _set_deadline(self, timeout: bytes | None, limit: float | None) -> None:
         seconds = md.parse_timeout(timeout) if timeout is not None else None
         if timeout is not None and seconds is None:
-            self.finish_with(INTERNAL, f"malformed grpc-timeout {timeout.decode('latin-1')!r}")
+            self.finish_refused(MalformedRequest(f"malformed grpc-timeout {timeout.decode('latin-1')!r}"))
             return
         details = "Deadline exceeded."
         if limit is not None and (seconds is None or limit < seconds):

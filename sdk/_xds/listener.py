@@ -12,7 +12,7 @@ from sdk._gen import envoy_pb2 as pb
 from sdk._guard.between_nodes import UNGUARDED, BetweenNodes
 from sdk._xds.access_filters import access_filters, strip_identity
 from sdk._xds.access_log import AccessLogConfig, access_log, own_answers_log
-from sdk._xds.cors import cors_filter
+from sdk._xds.cors import cors_filters
 from sdk._xds.ext_authz import gate_filter
 from sdk._xds.local_replies import local_replies
 from sdk._xds.lua_filter import last_value_filter, path_filter
@@ -156,7 +156,7 @@ def _connection_manager(config: ListenerConfig) -> pb.HttpConnectionManager:
         stat_prefix="grpc",
         rds=pb.Rds(config_source=ads_source(), route_config_name=ROUTE_CONFIG_NAME),
         http_filters=[
-            *([cors_filter()] if config.cors_origins else []),
+            *(cors_filters() if config.cors_origins else []),
             last_value_filter(APPLICATION_KEY),
             path_filter(APPLICATION_KEY),
             *access_filters(ads_source()),
