@@ -197,6 +197,10 @@ class Replicas:
     def __iter__(self) -> Any:
         return iter(self._by_id.values())
 
+    def enter(self, node_id: str) -> None:
+        """Take that the program is on another node now, of another cluster: all replicas are to come."""
+        self._node_id = node_id
+
     def update(self, addresses: Iterable[Address]) -> None:
         """Take the ready replicas; those that are no longer among them close their connections."""
         wanted = {address.replica_id: address for address in addresses}

@@ -34,6 +34,8 @@ _RESOLVE_S = 10.0
 _RETRY_S, _NO_INGRESS_RETRY_S = 0.1, 2.0
 # Seconds after which a program on a node without a proxy looks again if there is one.
 _DISTANT_S = 30.0
+# Seconds after which the proxy of another node, which answers within ten, is taken for gone with its machine.
+_ANSWER_S = 20.0
 
 
 class Target:
@@ -294,16 +296,40 @@ class Targets:
         while True:
             delay = _RETRY_S
             try:
+                self._enter(backend().node_id())
                 await self._read_feed()
             except (OSError, ValueError) as error:
                 logger.debug("connecting to the proxy of this node again: %s", error)
-                if not await asyncio.to_thread(backend().has_ingress):
-                    delay = _NO_INGRESS_RETRY_S
-                    for target in list(self._fed.values()):
-                        target.give_up()
-                elif (distant := await asyncio.to_thread(backend().distant_proxy, self._node_id)) is not None:
-                    await self._poll(distant)
+                try:
+                    delay = await self._look_elsewhere()
+                except OSError as unanswered:
+                    logger.debug("looking for a proxy again: %s", unanswered)
             await asyncio.sleep(delay)
+
+    def _enter(self, node_id: str) -> None:
+        """Take the node of the Ray cluster: a program may leave one and join another."""
+        if node_id and node_id != self._node_id:
+            self._node_id = node_id
+            for target in self._fed.values():
+                target.replicas.enter(node_id)
+
+    async def _look_elsewhere(self) -> float:
+        """Read the states from the proxy of another node for a while, if this node has none.
+
+        Returns:
+            Seconds until the next try to reach the proxy of this node.
+
+        Raises:
+            OSError: Ray does not answer.
+        """
+        if not await asyncio.to_thread(backend().has_ingress):
+            for target in list(self._fed.values()):
+                target.give_up()
+            return _NO_INGRESS_RETRY_S
+        distant = await asyncio.to_thread(backend().distant_proxy, self._node_id)
+        if distant is not None:
+            await self._poll(distant)
+        return _RETRY_S
 
     async def _read_feed(self) -> None:
         """Read the feed of this node's proxy until that closes it.
@@ -313,6 +339,8 @@ class Targets:
         """
         unix = connect_locally(socket_name(self._node_id))
         reader, self._writer = await asyncio.open_unix_connection(sock=unix, limit=MAX_LINE)
+        # From here on this proxy says what is held, and another one that knows the name has to send all of it.
+        self._program_id = ""
         try:
             _check_peer(self._writer)
             for target in self._fed.values():
@@ -330,7 +358,9 @@ class Targets:
         try:
             while self._loop.time() < until:
                 interests = {target.key: target.waiting for target in self._fed.values()}
-                for line in await distant.poll(self._program_id, interests):
+                async with asyncio.timeout(_ANSWER_S):
+                    lines = await distant.poll(self._program_id, interests)
+                for line in lines:
                     self._apply(line)
         except (OSError, ValueError) as error:
             logger.debug("asking the proxy of another node again: %s", error)

@@ -208,11 +208,14 @@ class EndpointFeed:
     def note(self, program_id: str, interests: Mapping[DeploymentKey, int]) -> None:
         """Take a change of a program's interests while its poll is open.
 
+        A program that is not known polled an earlier proxy of this node. Its next poll has all of its interests.
+
         Args:
             program_id: The program.
             interests: Those that have changed.
         """
-        self._note(program_id, interests)
+        if program_id in self._polling:
+            self._note(program_id, interests)
 
     # -- inside -------------------------------------------------------------------------------
 

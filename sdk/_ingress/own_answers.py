@@ -15,8 +15,9 @@ from sdk._wire.call_counts import STATUS_NAMES
 if TYPE_CHECKING:
     from sdk._gen import envoy_pb2 as pb
 
-# Of a stream that broke after its first message, whose status Envoy does not log: clients read a reset as this.
-_WITHOUT_STATUS = "UNAVAILABLE"
+# Of a stream that Envoy has reset after its first message, so that it has no status: clients read the reset as this.
+# https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors
+_WITHOUT_STATUS = "INTERNAL"
 
 
 def add_span(entry: pb.HTTPAccessLogEntry) -> None:
@@ -44,7 +45,9 @@ def add_span(entry: pb.HTTPAccessLogEntry) -> None:
             attributes[rpc.SERVER_PORT] = port
     code = answer.get("grpc-status", "")
     # Of a call over Connect or JSON the name alone is known (sdk/_xds/local_replies.py).
-    name = answer.get("call-status") or (STATUS_NAMES.get(int(code)) if code.isdigit() else None)
+    name = answer.get("call-status")
+    if code:
+        name = STATUS_NAMES.get(int(code) if code.isdigit() else -1, "UNKNOWN")
     began = common.start_time.ToNanoseconds()
     headers = {key.encode(): value.encode() for key, value in request.request_headers.items()}
     tracing.add_server(

@@ -10,20 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sdk._extras import missing_package
+from sdk._otel.exports import Outage, Signal, count_overflows, watch
 from sdk._otel.otlp import Protocol, protocol
 from sdk.errors import MissingExtraError, OptionsError
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import MetricsData
     from opentelemetry.sdk.resources import Resource
 
 logger = logging.getLogger("sdk.tracing")
-
-Signal = Literal["traces", "metrics"]
 
 # Modules of OpenTelemetry, and the function of each that returns the provider of this process.
 _GETTERS = {"opentelemetry.trace": "get_tracer_provider", "opentelemetry.metrics": "get_meter_provider"}
@@ -129,7 +132,8 @@ class Telemetry:
     def __init__(self) -> None:
         self.resource: Resource | None = None
         self.metric_exporters: list[Any] = []
-        self._providers: list[Any] = []
+        self._providers: dict[Signal, Any] = {}
+        self._outages: dict[Signal, Outage] = {"traces": Outage("traces"), "metrics": Outage("metrics")}
 
     def set_up(self, environment: Mapping[str, str], signal: Signal, service: str, instance: str) -> None:
         """Set the provider of spans or of metrics, unless somebody else has.
@@ -152,6 +156,9 @@ class Telemetry:
                     self._set_up_metrics(exporters, self.resource)
         except (OptionsError, MissingExtraError) as error:
             logger.error("OpenTelemetry exports no %s: %s", signal, error)
+        except Exception as error:  # of OpenTelemetry and of any exporter, about the value of a variable
+            names = ", ".join(sorted(name for name in environment if name.startswith("OTEL_")))
+            logger.error("OpenTelemetry exports no %s: a value among %s is wrong: %s", signal, names, error)
 
     def _set_up_traces(self, exporters: list[Any], resource: Resource) -> None:
         from opentelemetry import trace
@@ -162,9 +169,10 @@ class Telemetry:
             return
         provider = TracerProvider(resource=resource)
         for exporter in exporters:
-            provider.add_span_processor(BatchSpanProcessor(exporter()))
+            provider.add_span_processor(BatchSpanProcessor(watch(exporter(), self._outages["traces"])))
+        count_overflows(self._outages["traces"])
         trace.set_tracer_provider(provider)
-        self._providers.append(provider)
+        self._providers["traces"] = provider
 
     def _set_up_metrics(self, exporters: list[Any], resource: Resource) -> None:
         from opentelemetry import metrics
@@ -174,38 +182,62 @@ class Telemetry:
         # Some packages have a reader for another program that collects, instead of an exporter.
         readers = [each() for each in exporters if issubclass(each, MetricReader)]
         senders = [each for each in exporters if not issubclass(each, MetricReader)]
-        self.metric_exporters = [each() for each in senders]
+        outage = self._outages["metrics"]
+        self.metric_exporters = [watch(each(), outage) for each in senders]
         if isinstance(metrics.get_meter_provider(), MeterProvider):
             return
         # With separate exporters: one must not be called by two threads at once.
-        provider = MeterProvider([*readers, *(PeriodicExportingMetricReader(each()) for each in senders)], resource)
+        periodic = [PeriodicExportingMetricReader(watch(each(), outage)) for each in senders]
+        provider = MeterProvider([*readers, *periodic], resource)
         metrics.set_meter_provider(provider)
-        self._providers.append(provider)
+        self._providers["metrics"] = provider
 
-    async def shut_down_within(self, seconds: float) -> None:
+    async def shut_down_within(self, seconds: float, last: MetricsData | None = None) -> None:
         """Export what is left, of a provider that somebody else has set too.
+
+        Each provider has a thread, so that a collector that hangs delays neither the others nor the end of the process.
 
         Args:
             seconds: Most seconds to wait for collectors; what is then left is lost, and a warning says so.
+            last: The last metrics for :attr:`metric_exporters`.
         """
-        try:
-            await asyncio.wait_for(asyncio.to_thread(self._shut_down), seconds)
-        except TimeoutError:
-            logger.warning("the last spans and metrics of this process were not exported within %g s", seconds)
-
-    def _shut_down(self) -> None:
-        for provider in self._providers:
-            provider.shutdown()
-        for exporter in self.metric_exporters:
-            exporter.shutdown()
+        jobs: list[tuple[str, Callable[[], object]]] = [
+            (signal, provider.shutdown) for signal, provider in self._providers.items()
+        ]
+        jobs += [("metrics", partial(_export_last, each, last)) for each in self.metric_exporters]
         for module, getter in _GETTERS.items():
             api = sys.modules.get(module)
             found: Any = getattr(api, getter)() if api is not None else None
-            if found not in self._providers and hasattr(found, "force_flush"):
-                try:
-                    found.force_flush()
-                except Exception:  # of any reader or processor
-                    logger.exception("the last spans or metrics of the program's provider were not exported")
+            if found not in self._providers.values() and hasattr(found, "force_flush"):
+                jobs.append((module.rpartition(".")[2], found.force_flush))
+        threads = [(signal, threading.Thread(target=_finish, args=(job,), daemon=True)) for signal, job in jobs]
+        for _, thread in threads:
+            thread.start()
+        await asyncio.to_thread(_join, [thread for _, thread in threads], seconds)
+        if left := {signal for signal, thread in threads if thread.is_alive()}:
+            names = " and ".join(sorted(left))
+            logger.warning("the last %s of this process were not exported within %g s", names, seconds)
+        for outage in self._outages.values():
+            outage.close()
+
+
+def _export_last(exporter: Any, last: MetricsData | None) -> None:
+    if last is not None:
+        exporter.export(last)
+    exporter.shutdown()
+
+
+def _finish(job: Callable[[], object]) -> None:
+    try:
+        job()
+    except Exception:  # of any reader or processor
+        logger.exception("the last spans or metrics of a provider were not exported")
+
+
+def _join(threads: list[threading.Thread], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _exporters_with_sdk(environment: Mapping[str, str], signal: Signal) -> list[Any]:

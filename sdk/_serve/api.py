@@ -23,7 +23,6 @@ from sdk._ingress.envoy.process import find_envoy
 from sdk._serve.application import require_application
 from sdk._serve.cold_start import deployments_without_replicas
 from sdk._serve.example_call import example_call
-from sdk._serve.failures import one_line
 from sdk._serve.import_path import give_import_path, refuse_hidden_package
 from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments
 from sdk._serve.internals import (
@@ -33,6 +32,7 @@ from sdk._serve.internals import (
     find_serve_controller,
     request_deletion,
 )
+from sdk._serve.one_line import one_line
 from sdk._serve.ray_connection import connect, find_cluster, ray_errors, start_local
 from sdk._serve.readiness import wait_until_routed
 from sdk._serve.starting import started, wait_until_deleted

@@ -15,8 +15,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sdk._ingress.cluster import find_controller
 from sdk._serve import node_logs
-from sdk._serve.failures import one_line
 from sdk._serve.node_logs import Entry, NodeReader, Query
+from sdk._serve.one_line import one_line
 
 if TYPE_CHECKING:
     from sdk._ingress.controller import IngressStatus

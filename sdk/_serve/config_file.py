@@ -28,7 +28,7 @@ from ray.serve.schema import (
 )
 
 from sdk._ingress.env_options import PREFIX, from_environment
-from sdk._serve.failures import one_line
+from sdk._serve.one_line import one_line
 from sdk._serve.yaml_lines import LineNumbers
 from sdk.errors import ApplicationError, OptionsError
 from sdk.options import ACCESS_LOG_TARGETS, GrpcOptions

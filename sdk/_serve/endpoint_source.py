@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -16,14 +18,33 @@ if TYPE_CHECKING:
     from sdk._channel.feed import DeploymentKey
 
 
+@contextmanager
+def _asking_ray() -> Iterator[None]:
+    """Make Ray's errors that of a connection: its GCS restarts, or the program leaves the cluster."""
+    try:
+        yield
+    except RayError as error:
+        raise ConnectionError(str(error)) from error
+
+
 def node_id() -> str:
-    """Return Ray's id of this node; ``""`` where Ray does not run."""
-    return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
+    """Return Ray's id of this node; ``""`` where Ray does not run.
+
+    Raises:
+        OSError: Ray does not answer.
+    """
+    with _asking_ray():
+        return str(ray.get_runtime_context().get_node_id()) if ray.is_initialized() else ""
 
 
 def has_ingress() -> bool:
-    """Return True if the cluster has an ingress."""
-    return ray.is_initialized() and find_controller() is not None
+    """Return True if the cluster has an ingress.
+
+    Raises:
+        OSError: Ray does not answer.
+    """
+    with _asking_ray():
+        return ray.is_initialized() and find_controller() is not None
 
 
 def distant_proxy(node_id: str) -> DistantProxy | None:
@@ -31,14 +52,19 @@ def distant_proxy(node_id: str) -> DistantProxy | None:
 
     Args:
         node_id: Ray's id of this node.
+
+    Raises:
+        OSError: Ray does not answer.
     """
-    named = ray.util.list_named_actors(all_namespaces=True)
+    with _asking_ray():
+        named = ray.util.list_named_actors(all_namespaces=True)
     names = {actor["name"] for actor in named if actor["namespace"] == NAMESPACE}
     proxies = [name for name in names if name.startswith(proxy_name(""))]
     if not proxies or proxy_name(node_id) in proxies:
         return None
     try:
-        return DistantProxy(ray.get_actor(random.choice(proxies), namespace=NAMESPACE))
+        with _asking_ray():
+            return DistantProxy(ray.get_actor(random.choice(proxies), namespace=NAMESPACE))
     except ValueError:  # it has ended meanwhile
         return None
 
@@ -59,10 +85,8 @@ class DistantProxy:
         Raises:
             OSError: The proxy is gone.
         """
-        try:
+        with _asking_ray():
             lines: list[bytes] = await self._actor.poll_endpoints.remote(program_id, interests)
-        except RayError as error:
-            raise ConnectionError(str(error)) from error
         return lines
 
     def note(self, program_id: str, interests: Mapping[DeploymentKey, int]) -> None:

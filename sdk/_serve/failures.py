@@ -11,6 +11,7 @@ from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from sdk._contract import locations
+from sdk._serve.one_line import one_line
 from sdk.errors import ClusterError
 
 _FRAME = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)
@@ -20,6 +21,9 @@ _TRACEBACK = re.compile(r"^[^|\n]*?(?P<group>\+ Exception Group )?Traceback \(mo
 _GROUP_RULE = re.compile(r"^[ |]*\+-.*$", re.MULTILINE)
 _GROUP_BAR = re.compile(r"^[ ]*(?:\| ?[ ]*)*\| ", re.MULTILINE)
 _MOST_MEMBERS = 3
+# How often Ray Serve has started a replica, or will start it again, in its messages before the traceback.
+_TRIED = re.compile(r"failed to start (?P<count>\d+) times in a row")
+_RETRIES = re.compile(r"Retrying (?P<count>\d+) more time\(s\)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -40,11 +44,14 @@ def explain(application: str) -> str:
     return "; ".join(failed) or raised_in(overview.message)
 
 
-def messages_of(application: str) -> list[str]:
-    """Return Ray Serve's messages about the deployments of an application that is being deployed, a line each.
+def messages_of(application: str) -> dict[str, str]:
+    """Return Ray Serve's messages about the deployments of an application that is being deployed.
 
     Args:
         application: Its name.
+
+    Returns:
+        Deployment and reason → the same in one line, with the number of tries that are left, which changes.
 
     Raises:
         ClusterError: Ray Serve does not answer.
@@ -53,11 +60,14 @@ def messages_of(application: str) -> list[str]:
         overview = serve.status().applications.get(application)
     except (RayServeException, ray.exceptions.RayError) as error:
         raise ClusterError(f"Ray Serve failed: {error}") from error
-    return [] if overview is None else _lines(overview, lambda deployment: bool(deployment.message))
+    if overview is None:
+        return {}
+    found = [(name, deployment.message) for name, deployment in sorted(overview.deployments.items())]
+    return {f"{name}: {_reason_in(text)}": f"deployment {name}: {raised_in(text)}" for name, text in found if text}
 
 
 def raised_in(message: str) -> str:
-    r"""Return the exception in a message of Ray Serve, with its file and line.
+    r"""Return the exception in a message of Ray Serve, with its file and line, and the number of tries.
 
     Args:
         message: Any message; a traceback in it is reduced to its last frame and exception.
@@ -68,6 +78,23 @@ def raised_in(message: str) -> str:
         >>> raised_in("The deployment  was deleted.")
         'The deployment was deleted.'
     """
+    reason, traceback = _reason_in(message), _TRACEBACK.search(message)
+    tries = _tries_in(message[: traceback.start()]) if traceback is not None else ""
+    return f"{reason}; {tries}" if tries else reason
+
+
+def _tries_in(message: str) -> str:
+    """Return how often Ray Serve has tried to start a replica, or tries it again; ``""`` if it does not say."""
+    if tried := _TRIED.search(message):
+        count = int(tried["count"])
+        return "tried once" if count == 1 else f"tried {count} times"
+    if retries := _RETRIES.search(message):
+        count = int(retries["count"])
+        return f"Ray Serve tries it {count} more time{'s' * (count > 1)}" if count else ""
+    return ""
+
+
+def _reason_in(message: str) -> str:
     message = _COLOUR.sub("", message)
     starts = list(_TRACEBACK.finditer(message))
     if not starts:
@@ -96,16 +123,6 @@ def _raised_last(last: str) -> str:
     raised = [line for line in last[frames[-1].end() :].splitlines() if line and not line.startswith(" ")]
     where = locations.format_location(frames[-1]["file"], int(frames[-1]["line"]))
     return f"{' '.join(' '.join(raised).split())} ({where}, in {frames[-1]['function']})"
-
-
-def one_line(error: object) -> str:
-    r"""Return the text of an error in one line.
-
-    Example:
-        >>> one_line(OSError("no  such\nfile"))
-        'no such file'
-    """
-    return " ".join(str(error).split())
 
 
 def _lines(overview: Any, is_wanted: Callable[[Any], bool]) -> list[str]:

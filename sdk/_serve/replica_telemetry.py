@@ -7,7 +7,6 @@ one, environment variables may ask for one (``sdk/_otel/environment.py``).
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from sdk._otel.call_durations import CallDurations
     from sdk._serve.call_metrics import CallMetrics
     from sdk._wire.server import WireServer
-
-logger = logging.getLogger("ray.serve")
 
 #: Upper bounds of the buckets in which a replica counts, in milliseconds: Ray Serve's, and OpenTelemetry's.
 LATENCY_BOUNDS_MS = sorted({*internals.LATENCY_BOUNDS_MS, *(round(bound * 1e3) for bound in DURATION_BOUNDS_S)})
@@ -96,24 +93,15 @@ class ReplicaTelemetry:
             self._exports.cancel()
         if self._recorded is not None:
             await asyncio.to_thread(self._recorded.record, self._recorded.take())
-        try:
-            await asyncio.wait_for(self._export(), _FLUSH_S)
-        except TimeoutError:
-            logger.warning("the last durations of this replica's calls were not exported within %g s", _FLUSH_S)
-        await self._telemetry.shut_down_within(_FLUSH_S)
+        last = None if self._durations is None else self._durations.collect()
+        await self._telemetry.shut_down_within(_FLUSH_S, last)
 
     async def _export_forever(self) -> None:
         while True:
             await asyncio.sleep(export_interval_s(os.environ))
-            await self._export()
-
-    async def _export(self) -> None:
-        data = self._durations and self._durations.collect()
-        for exporter in self._telemetry.metric_exporters if data is not None else ():
-            try:
+            data = None if self._durations is None else self._durations.collect()
+            for exporter in self._telemetry.metric_exporters if data is not None else ():
                 await asyncio.to_thread(exporter.export, data)
-            except Exception:  # of any exporter; the next try is due in a while
-                logger.exception("the metric of the calls could not be exported")
 
 
 def trace_calls(server: WireServer, application: str, deployment: str, interceptors: Sequence[Any]) -> None:

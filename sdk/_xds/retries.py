@@ -47,11 +47,12 @@ def fallback_retries() -> pb.RetryPolicy:
     """Return the policy of calls that the proxy answers itself: retry while the proxy is restarted.
 
     These methods only read, so a retry is always safe. The backoff is jittered and half of these intervals on average:
-    ten seconds or so in total, unless the client's deadline comes first.
+    half a minute or so in total, unless the client's deadline comes first. On a machine whose cores are all busy, an
+    actor takes more than ten seconds to restart.
     """
     return pb.RetryPolicy(
         retry_on=f"{_NOT_PROCESSED},reset",
-        num_retries=UInt32Value(value=25),
+        num_retries=UInt32Value(value=60),
         retry_back_off=pb.RetryPolicy.RetryBackOff(
             base_interval=Duration(nanos=50_000_000), max_interval=Duration(seconds=1)
         ),

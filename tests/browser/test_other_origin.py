@@ -11,6 +11,7 @@ import pytest
 
 import sdk.testing
 from tests.browser.conftest import NODE_FOLDER, bundle
+from tests.support.deadlines import wait_until
 from tests.support.loops import PATIENCE_S
 from tests.support.site import Site
 from tests.web.node_clients import descriptors_of_chat
@@ -66,7 +67,7 @@ def test_cancellation_reaches_the_handler(
     open_page(page, server, script, site.origin)
     cancelled = call(page, client, "Repeat", {"times": 1, "waits": True}, cancel_after=1)
     assert (cancelled["code"], len(cancelled["messages"])) == (1, 1)
-    wait_until_idle(server)
+    wait_until(lambda: not chat(server).waiting)
 
 
 def test_a_page_that_is_left_cancels_its_calls(page: Page, server: sdk.testing.Server, site: Site, script: str) -> None:
@@ -79,7 +80,7 @@ def test_a_page_that_is_left_cancels_its_calls(page: Page, server: sdk.testing.S
         assert time.monotonic() < until, "no handler has begun"
         page.wait_for_timeout(10)
     page.goto("about:blank")
-    wait_until_idle(server)
+    wait_until(lambda: not chat(server).waiting)
 
 
 def test_a_page_of_no_listed_origin_can_not_read(
@@ -89,10 +90,3 @@ def test_a_page_of_no_listed_origin_can_not_read(
     failed = call(page, "connect-web-json", "Say", {"text": "a"})
     assert failed["messages"] == []
     assert "Failed to fetch" in failed["message"]
-
-
-def wait_until_idle(server: sdk.testing.Server) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while chat(server).waiting:
-        assert time.monotonic() < until, "the handler still waits"
-        time.sleep(0.01)

@@ -106,7 +106,8 @@ def judge(event: str, promise: Promise, window: Window, calls: Iterable[CallReco
 
 
 def _problems(call: CallRecord, promise: Promise, window: Window) -> Iterable[str]:
-    what = f"{call.kind} {call.code} ({call.details[:220]})" if call.details else f"{call.kind} {call.code}"
+    details = f" ({call.details[:220]})" if call.details else ""
+    what = f"{call.kind} {call.code} after {call.ended - call.began:.1f} s and {call.messages} messages{details}"
     if call.kind == LONG:
         if call.code != "UNAVAILABLE":
             yield f"a stream past the grace must end UNAVAILABLE: {what}"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.deadlines import PACE_S
 from tests.support.ports import free_port
 from tests.support.processes import processes_with
 from tests.support.sdk_command import SDK
@@ -109,14 +110,13 @@ class Callers:
             del sys.modules[name]
 
     def _call(self) -> None:
-        while not self._over.wait(0.002):
+        while not self._over.wait(PACE_S):
             try:
                 self.answers.append(self._client.Greet(self._request).text)
             except Exception as error:  # the test reports each failed call
                 self.failures.append(error)
 
 
-@pytest.mark.timeout(300)
 def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
     # -- a project
     shell.run("sdk", "new", "shop")

@@ -71,13 +71,13 @@ FAILED = Status(
 
 
 def test_a_traceback_is_its_last_line_unless_all_is_wanted() -> None:
-    reason = "OSError: no such model (shop_app.py:9, in __init__)"
+    reason = "OSError: no such model (shop_app.py:9, in __init__); tried 3 times"
     assert as_text(FAILED).splitlines()[1:3] == [
         "  deployment Greeter: HEALTHY, 0 replicas, serves greet.Greeter",
         f"    {reason}",
     ]
     assert "    Traceback (most recent call last):" in as_text(FAILED, verbose=True).splitlines()
-    console = Console(width=60, record=True, file=io.StringIO())
+    console = Console(width=90, record=True, file=io.StringIO())
     console.print(as_tables(FAILED))
     assert f"shop/Greeter:\n  {reason}\n" in console.export_text()
 

@@ -70,7 +70,6 @@ def probe(address: str, settings: dict[str, Any]) -> str:
     return HealthCheckResponse.ServingStatus.Name(answer.status)
 
 
-@pytest.mark.timeout(120)
 def test_the_probe_and_clients_reach_envoy_from_outside_the_pod(pod: str) -> None:
     assert probe(pod, WORKER["readinessProbe"]["grpc"]) == "SERVING"
     # The manifest has no others: KubeRay's own liveness probe watches Ray.

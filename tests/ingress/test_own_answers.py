@@ -28,8 +28,9 @@ def entry(headers: dict[str, str], response: dict[str, str]) -> pb.HTTPAccessLog
         ({"grpc-status": "14", "grpc-message": "No replica%20is ready."}, "UNAVAILABLE", "No replica is ready."),
         ({"grpc-status": "8", "grpc-message": "too many"}, "RESOURCE_EXHAUSTED", None),
         ({"call-status": "UNAUTHENTICATED"}, "UNAUTHENTICATED", None),
-        ({}, "UNAVAILABLE", "no_healthy_upstream"),
-        ({"grpc-status": "99"}, "UNAVAILABLE", "no_healthy_upstream"),
+        # What clients read: a reset without a status, and a status that does not exist.
+        ({}, "INTERNAL", "no_healthy_upstream"),
+        ({"grpc-status": "99"}, "UNKNOWN", "no_healthy_upstream"),
     ],
 )
 def test_the_span_of_an_answer(response: dict[str, str], code: str, description: str | None) -> None:

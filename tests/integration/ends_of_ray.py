@@ -12,8 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 from sdk.cli.run.loss import is_listening
+from tests.support.deadlines import happens
 from tests.support.ports import free_port
 from tests.support.processes import commands, ingress_folder, is_alive
 from tests.support.sdk_command import SDK
@@ -76,7 +76,7 @@ def main(is_alone: bool) -> None:
             wait_until_serving(each)
         with ThreadPoolExecutor() as threads:
             stopped = threads.submit(stop_ray, is_alone)
-            wait_until(lambda: not is_listening(gcs), 20)
+            happens(lambda: not is_listening(gcs), 20)
             interrupted.send_signal(signal.SIGINT)  # before it has seen that the cluster has gone
             stopped.result()
         for name, each in (("waits", waits), ("interrupted", interrupted)):
@@ -130,7 +130,7 @@ def left(node_id: str, port: int) -> list[str]:
             found += [f"port {port}"] if probe.connect_ex(("127.0.0.1", port)) == 0 else []
         return found
 
-    wait_until(lambda: not look(), 20)
+    happens(lambda: not look(), 20)
     return look()
 
 
@@ -143,12 +143,6 @@ def own_processes() -> list[tuple[int, str]]:
             if is_alive(pid) and mark in Path(f"/proc/{pid}/environ").read_bytes():
                 found.append((pid, words))
     return found
-
-
-def wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.05)
 
 
 def report(what: str, value: Any) -> None:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -31,6 +31,7 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 import sdk
 from sdk._serve.api import delete, stop_ingress
 from tests.integration.node_app import Inner, Where
+from tests.support.deadlines import wait_until
 from tests.support.namespaces import machines
 from tests.support.processes import commands, ingress_folder, is_alive
 
@@ -148,7 +149,7 @@ def answers(channel: grpc.Channel, count: int) -> set[str]:
         found.add(stub.__call__(UserDefinedMessage(), metadata=METADATA, timeout=10, wait_for_ready=True).greeting)
         return len(found) >= count
 
-    wait_until(call, 10)
+    wait_until(call)
     return found
 
 
@@ -200,13 +201,6 @@ def names(nodes: set[str], head: str) -> list[str]:
 def report(what: str, value: Any) -> None:
     print(json.dumps([what, value]), flush=True)
     print(f"{time.monotonic() - BEGAN:.1f} s: {what}", file=sys.stderr)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
 
 
 if __name__ == "__main__":

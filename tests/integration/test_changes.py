@@ -12,6 +12,7 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 import sdk
 from tests.integration import apps
 from tests.integration.clients import FOO
+from tests.support.deadlines import PACE_S
 
 
 def test_redeploy_under_load_loses_nothing_and_later_calls_reach_the_new_version(deploy: Any, ingress: Any) -> None:
@@ -23,7 +24,7 @@ def test_redeploy_under_load_loses_nothing_and_later_calls_reach_the_new_version
     def load() -> None:
         with grpc.insecure_channel(ingress.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub = UserDefinedServiceStub(channel)
-            while not stop.is_set():
+            while not stop.wait(PACE_S):
                 try:
                     seen.append(stub.__call__(FOO, metadata=(("application", "changing"),)).greeting[:2])
                 except grpc.RpcError as error:  # a failed call does not end the loop

@@ -17,7 +17,7 @@ from tests.integration import catalog_app
 from tests.integration.clients import metadata_for, routed_replicas
 from tests.integration.conftest import CATALOG, INSTALLED_PROTOS
 from tests.support.cluster import generate
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import PACE_S, wait_until
 from tests.web.http_client import Answer, ask_at
 from tests.web.protocol_forms import FORMS
 
@@ -56,7 +56,7 @@ def test_new_and_changed_descriptors_reach_every_protocol_without_a_failed_call_
         assert ask("/v1/items/nail").json["name"] == "nail"
 
     def repeat(name: str, function: Callable[[str], None]) -> None:
-        while not stop.is_set():
+        while not stop.wait(PACE_S):
             function(name)
             counts[name] = counts.get(name, 0) + 1
 

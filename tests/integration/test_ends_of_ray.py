@@ -18,7 +18,6 @@ import pytest
 from tests.support.namespaces import PID_NAMESPACE, may_make_pid_namespace
 
 # Two starts of Ray, and four programs.
-pytestmark = pytest.mark.timeout(240)
 PROGRAM = Path(__file__).parent / "ends_of_ray.py"
 # A PID namespace without other processes: `ray stop` would stop the other Rays of this machine. The shell is the
 # first process there, and reaps orphans: Ray takes a zombie for a live process.

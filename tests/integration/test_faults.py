@@ -95,6 +95,7 @@ def test_calls_continue_without_the_controller(call: Any) -> None:
 @pytest.mark.parametrize("how", ["ray.kill", "kill -9"])
 def test_calls_continue_without_the_proxy_actor(call: Any, how: str) -> None:
     handle = UserDefinedServiceHandle.of_application("faulty")
+    wait_until(is_healthy)  # the last test may have ended a proxy
     before, actor = envoy_pid(), proxy_actor()
     if how == "ray.kill":
         ray.kill(actor, no_restart=False)

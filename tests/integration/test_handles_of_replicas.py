@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from sdk.errors import ClusterError, RpcError
 from tests.integration import typed_handle_apps
 from tests.integration.clients import error_of, trailing
 from tests.integration.typed_handle_calls import OUTCOMES, outcomes
-from tests.support.deadlines import growing_deadlines
+from tests.support.deadlines import PACE_S, growing_deadlines, wait_until
 from tests.support.processes import raylet_pid, workers
 
 OUTER = (("application", "typed"), ("request_id", "r1"))
@@ -54,13 +53,6 @@ def app(deploy: Any, notes: Path) -> None:
 @pytest.fixture
 def stub(channel: grpc.Channel) -> UserDefinedServiceStub:
     return UserDefinedServiceStub(channel)
-
-
-def wait_for(file: Path) -> None:
-    until = time.monotonic() + 10
-    while not file.exists():
-        assert time.monotonic() < until, f"{file.name} did not happen"
-        time.sleep(0.01)
 
 
 def test_a_unary_call_forwards_the_clients_metadata(stub: UserDefinedServiceStub) -> None:
@@ -121,7 +113,7 @@ def test_the_other_calls_of_a_handler_end_with_its_own(stub: UserDefinedServiceS
     error = error_of(stub.__call__, Message(name="wait siblings", origin="several"), metadata=OUTER)
     assert error.code() is grpc.StatusCode.NOT_FOUND
     if (notes / "wait siblings began").exists():  # the failure may come first
-        wait_for(notes / "wait siblings ended")
+        wait_until((notes / "wait siblings ended").exists)
 
 
 def test_a_status_of_the_inner_call_is_that_of_the_outer_one(stub: UserDefinedServiceStub) -> None:
@@ -155,30 +147,30 @@ def test_a_deadline_ends_the_inner_call(stub: UserDefinedServiceStub, notes: Pat
         assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         if (notes / "wait short began").exists():
             break
-    wait_for(notes / "wait short ended")
+    wait_until((notes / "wait short ended").exists)
     for seconds in growing_deadlines():
         with pytest.raises(grpc.RpcError, match="DEADLINE_EXCEEDED"):
             stub.__call__(Message(name="wait outer"), metadata=OUTER, timeout=seconds)
         if (notes / "wait outer began").exists():
             break
-    wait_for(notes / "wait outer ended")
+    wait_until((notes / "wait outer ended").exists)
 
 
 def test_a_client_that_cancels_ends_the_inner_calls(stub: UserDefinedServiceStub, notes: Path) -> None:
     call = stub.__call__.future(Message(name="wait unary"), metadata=OUTER)
-    wait_for(notes / "wait unary began")
+    wait_until((notes / "wait unary began").exists)
     call.cancel()
-    wait_for(notes / "wait unary ended")
+    wait_until((notes / "wait unary ended").exists)
     stream = stub.Streaming(Message(name="wait stream", num=1), metadata=OUTER)
     next(stream)
-    wait_for(notes / "wait stream began")
+    wait_until((notes / "wait stream began").exists)
     stream.cancel()
-    wait_for(notes / "wait stream ended")
+    wait_until((notes / "wait stream ended").exists)
 
 
 def test_a_stream_that_the_outer_handler_abandons_is_cancelled(stub: UserDefinedServiceStub, notes: Path) -> None:
     stub.__call__(Message(name="wait first", num=3, origin="first"), metadata=OUTER)
-    wait_for(notes / "wait first ended")
+    wait_until((notes / "wait first ended").exists)
 
 
 def test_a_driver_calls_through_a_handle() -> None:
@@ -282,9 +274,9 @@ def test_the_handler_is_cancelled_when_a_ray_task_that_calls_it_is_killed(notes:
             list(handle.Down(ask) if kind == "stream" else handle.Both([ask]))
 
     task = caller.remote()
-    wait_for(notes / f"{note} began")
+    wait_until((notes / f"{note} began").exists)
     os.kill(int((notes / f"{note} pid").read_text()), signal.SIGKILL)
-    wait_for(notes / f"{note} ended")
+    wait_until((notes / f"{note} ended").exists)
     with pytest.raises(ray.exceptions.WorkerCrashedError):
         ray.get(task)
 
@@ -300,7 +292,7 @@ def test_no_call_fails_while_the_called_deployment_is_redeployed(deploy: Any, no
     seen: list[str] = []
 
     def call_all_the_time() -> None:
-        while not is_over.is_set():
+        while not is_over.wait(PACE_S):
             seen.append(handle.Unary(Ask(act="version"), timeout=60).result().text)
             assert len(list(handle.Down(Ask(number=20), timeout=60))) == 20
             assert handle.Up([Ask(number=1)] * 20, timeout=60).result().number == 20
@@ -330,11 +322,11 @@ def test_the_calls_of_a_killed_caller_are_cancelled(stub: UserDefinedServiceStub
     stream = stub.Streaming(Message(name="wait orphaned stream", num=1), metadata=OUTER)
     next(stream)
     for note in "wait orphan", "wait orphaned stream":
-        wait_for(notes / f"{note} began")
+        wait_until((notes / f"{note} began").exists)
     (caller,) = workers(raylet_pid(sdk.status().proxies[0].node_id), "ray::ServeReplica:typed:Outer")
     os.kill(caller, signal.SIGKILL)
     for note in "wait orphan", "wait orphaned stream":
-        wait_for(notes / f"{note} ended")
+        wait_until((notes / f"{note} ended").exists)
     assert call.exception().code() is grpc.StatusCode.UNAVAILABLE
     with pytest.raises(grpc.RpcError):
         next(stream)

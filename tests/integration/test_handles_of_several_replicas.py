@@ -19,7 +19,7 @@ from probe_sdk import AsyncProbeHandle
 import sdk
 from sdk.errors import RpcError
 from tests.integration import typed_handle_apps
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import PACE_S, wait_until
 
 NAME = "pair"
 ONGOING, QUEUED = 4, 2
@@ -130,7 +130,7 @@ def test_no_call_fails_while_a_replica_leaves(deploy: Any, notes: Path) -> None:
 
     def call_all_the_time() -> set[int]:
         pids = set()
-        while not is_over.is_set():
+        while not is_over.wait(PACE_S):
             pids.add(handle.Unary(Ask(act="pid"), timeout=60).result().number)
             assert len(list(handle.Down(Ask(number=20), timeout=60))) == 20
             assert handle.Up([Ask(number=1)] * 20, timeout=60).result().number == 20

@@ -38,6 +38,11 @@ METADATA = (("application", APPLICATION), ("multiplexed_model_id", "m1"))
 SERVICE = "/userdefinedprotos.UserDefinedService"
 CALL = f"{SERVICE}/__call__"
 OK, NOT_FOUND = "OK", "NOT_FOUND"
+#: The stream, and the one that it makes.
+STREAMS = (
+    {"application": APPLICATION, "deployment": "Outer", "method": f"{SERVICE}/Streaming"},
+    {"application": APPLICATION, "deployment": "Inner", "method": "/probe.AsyncProbe/Down"},
+)
 
 
 def call_and_fail(stub: UserDefinedServiceStub) -> None:
@@ -70,7 +75,10 @@ def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory)
                 total(found, "ray_serve_num_grpc_requests_total", application=APPLICATION) >= 5
                 and total(found, "ray_serve_deployment_request_counter_total", application=APPLICATION) >= 6
                 and total(found, "ray_serve_deployment_error_counter_total", application=APPLICATION) >= 4
-                and total(found, "ray_sdk_replica_messages_total", application=APPLICATION) >= 4
+                and all(
+                    total(found, "ray_sdk_replica_messages_total", **labels, direction="sent") >= 2
+                    for labels in STREAMS
+                )
                 and total(found, "ray_serve_replica_processing_queries", application=APPLICATION) >= 2
                 and total(found, "ray_sdk_ingress_rejected_requests_total") >= 1
                 and total(found, "ray_sdk_ingress_table_version") >= 1
@@ -115,10 +123,9 @@ def test_calls_that_run_by_method(samples: Samples) -> None:
 
 
 def test_messages_of_streams(samples: Samples) -> None:
-    for deployment, method in ("Inner", "/probe.AsyncProbe/Down"), ("Outer", f"{SERVICE}/Streaming"):
-        labels = {"application": APPLICATION, "deployment": deployment, "method": method, "direction": "sent"}
-        assert total(samples, "ray_sdk_replica_messages_total", **labels) == 2
-        assert total(samples, "ray_sdk_replica_message_bytes_total", **labels) > 2
+    for labels in STREAMS:
+        assert total(samples, "ray_sdk_replica_messages_total", **labels, direction="sent") == 2
+        assert total(samples, "ray_sdk_replica_message_bytes_total", **labels, direction="sent") > 2
 
 
 def test_calls_in_progress_by_node(samples: Samples) -> None:

@@ -27,7 +27,7 @@ from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
 from sdk.access import Access, JwtIssuer, Limit, Rule
 from tests.integration import apps
 from tests.integration.clients import FOO, metadata_for
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import PACE_S, wait_until
 from tests.support.processes import commands, ingress_folder
 from tests.support.tokens import encode
 
@@ -73,7 +73,7 @@ def before(deploy: Any) -> Iterator[sdk.GrpcOptions]:
 
 
 class Callers:
-    """Four threads that make unary and streaming calls in turn, without a pause, until the block ends."""
+    """Four threads that make unary and streaming calls in turn until the block ends."""
 
     def __init__(self, address: str) -> None:
         self._address, self._stop = address, threading.Event()
@@ -83,7 +83,7 @@ class Callers:
     def _call(self) -> None:
         with grpc.insecure_channel(self._address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub = UserDefinedServiceStub(channel)
-            while not self._stop.is_set():
+            while not self._stop.wait(PACE_S):
                 try:
                     stub.__call__(FOO, metadata=TUNED)
                     assert len(list(stub.Streaming(FOO, metadata=TUNED))) == 10

@@ -20,6 +20,7 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 import sdk
 from tests.integration import apps
 from tests.integration.clients import FOO, metadata_for
+from tests.support.deadlines import PACE_S
 
 CONFIG = """\
 applications:
@@ -88,7 +89,7 @@ def calls(call: Callable[[], str]) -> Iterator[list[str]]:
     over, answers = threading.Event(), []
 
     def run() -> None:
-        while not over.wait(0.002):
+        while not over.wait(PACE_S):
             try:
                 answers.append(call())
             except grpc.RpcError as error:  # a failed call does not end the loop

@@ -50,7 +50,7 @@ def test_a_rejected_sdk_run_leaves_the_running_version(channel: grpc.Channel) ->
         },
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
     )
     assert done.returncode == 1
     assert "error: Application 'updated' was not updated: 1 change would break clients" in done.stderr

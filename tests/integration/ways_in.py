@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -31,6 +30,7 @@ from sdk._serve.ingress_bootstrap import has_serve
 from sdk._serve.ray_connection import log_folder
 from tests.integration.prober import METHODS, Prober
 from tests.integration.typed_handle_calls import outcomes
+from tests.support.deadlines import happens, wait_until
 from tests.support.ports import free_port
 from tests.validation.refusals import BAD, GOOD, end_of
 
@@ -71,15 +71,6 @@ def put(dashboard: str, body: dict[str, Any] | None) -> None:
     urllib.request.urlopen(request, timeout=60).close()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
-
-
 def call(name: str, milliseconds: int = 0) -> str:
     with grpc.insecure_channel(f"127.0.0.1:{PORT}") as channel:
         metadata = (("application", name),)
@@ -101,7 +92,7 @@ def behind_serves_own_proxy() -> list[list[Any]]:
     """Return what calls through Ray Serve's own gRPC proxy end with."""
     with grpc.insecure_channel(f"127.0.0.1:{SERVES_OWN}") as channel:
         prober = Prober(channel, "AsyncProbe")
-        wait_until(lambda: prober.ask("Unary", Ask(), timeout=20).code is grpc.StatusCode.OK, 40)
+        wait_until(lambda: prober.ask("Unary", Ask(), timeout=20).code is grpc.StatusCode.OK)
         found: list[list[Any]] = []
         for method in METHODS:
             ended = prober.ask(method, Ask(number=2), timeout=20, metadata=(("request_id", "mine"),))
@@ -115,7 +106,7 @@ def messages_checked_behind_serves_own_proxy() -> list[Any]:
     """Return what calls end with that keep the rules of their messages, and calls that break them."""
     with grpc.insecure_channel(f"127.0.0.1:{SERVES_OWN}") as channel:
         client = OrdersSyncClient(channel, application="orders")
-        wait_until(lambda: end_of(lambda: client.Place(GOOD, timeout=20)).code == "OK", 40)
+        wait_until(lambda: end_of(lambda: client.Place(GOOD, timeout=20)).code == "OK")
         calls = [
             *(partial(each, GOOD) for each in (client.Place, client.Follow)),
             *(partial(each, [GOOD]) for each in (client.Collect, client.Exchange)),
@@ -141,7 +132,7 @@ def handles_behind_serves_own_proxy() -> list[Any]:
             except grpc.RpcError:
                 return ""
 
-        wait_until(lambda: transport() != "", 40)
+        wait_until(lambda: transport() != "")
         both = UserDefinedMessage(origin="both, caught", num=1)
         stream = [reply.greeting for reply in stub.Streaming(both, metadata=metadata, timeout=20)]
         return [transport(), stream, *outcomes(channel)]
@@ -208,26 +199,26 @@ def main(folder: Path) -> None:
     try:
         scaled = application("rest", deployments=[{"name": "Slow", "autoscaling_config": AUTOSCALING}])
         put(dashboard, config(scaled))
-        report(rest=wait_until(answers("rest", "rest you"), 40))
+        report(rest=happens(answers("rest", "rest you")))
         status = ray.get(find_controller().status.remote())
         logs = [path.read_text() for path in Path(log_folder()).glob("replica_rest_*.log")]
         report(announced=f"the gRPC ingress listens on 127.0.0.1:{PORT} of each node" in "".join(logs))
         report(port=status.options.port == PORT, timeout=status.options.request_timeout_s)
 
         with load("rest"):
-            report(scaled=wait_until(lambda: replicas("rest") == 2, 30))
+            report(scaled=happens(lambda: replicas("rest") == 2))
 
         serving = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
         ray.kill(serving, no_restart=False)
-        report(there_while_it_restarts=not wait_until(lambda: not has_serve(), 2))
+        report(there_while_it_restarts=not happens(lambda: not has_serve(), 2))
 
         deployed = folder / "deployed.json"
         deployed.write_text(json.dumps(config(scaled, application("deploy"))))
         report(deploy=serve_command("deploy", "-a", dashboard, str(deployed)))
-        report(deployed=wait_until(answers("deploy", "deploy you"), 40))
+        report(deployed=happens(answers("deploy", "deploy you")))
         name = "tests.integration.ways_app:app"
         report(run=serve_command("run", "--non-blocking", "-a", address, "--name", "ran", name))
-        report(ran=wait_until(answers("ran", "Ran you"), 20))
+        report(ran=happens(answers("ran", "Ran you")))
 
         mine = folder / "mine.yaml"
         mine.write_text(json.dumps(config(application("mine"), application("broken", "broken"))))
@@ -239,7 +230,7 @@ def main(folder: Path) -> None:
         report(exit=command.returncode, failure=failure, left=applications())
 
         put(dashboard, None)
-        report(gone_with_serve=wait_until(lambda: find_controller() is None, 20))
+        report(gone_with_serve=happens(lambda: find_controller() is None))
 
         servicers = [
             "probe_pb2_grpc.add_AsyncProbeServicer_to_server",

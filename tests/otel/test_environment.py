@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from sdk._otel import current, environment
 from sdk._otel.environment import Telemetry, export_interval_s, exporter_names, find_exporters, make_resource
 from sdk._wire.traced_call import ServerSpans
 from sdk.errors import MissingExtraError, OptionsError
+from tests.support.loops import PATIENCE_S
 from tests.support.otlp_receiver import Received, receiving
 from tests.support.spans import SAMPLED, collected
 from tests.support.wire_rig import UNARY, Peer, serving
@@ -152,18 +155,70 @@ async def test_what_is_left_is_exported_at_the_end(
     assert [received.name for received in collector.spans] == expected
 
 
-async def test_a_collector_that_hangs_delays_the_end_for_a_limited_time(caplog: pytest.LogCaptureFixture) -> None:
-    release = threading.Event()
+class Provider:
+    """A provider whose collector answers after an event."""
+
+    def __init__(self, answers: threading.Event) -> None:
+        self.answers = answers
+        self.is_down = threading.Event()
+
+    def shutdown(self) -> None:
+        self.answers.wait()
+        self.is_down.set()
+
+
+async def test_a_collector_that_hangs_delays_the_end_for_a_limited_time_and_keeps_no_other_from_the_last_export(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    release, open_ = threading.Event(), threading.Event()
+    open_.set()
     telemetry = Telemetry()
-
-    class Hanging:
-        def shutdown(self) -> None:
-            release.wait()
-
-    telemetry._providers.append(Hanging())
+    hanging, other = Provider(release), Provider(open_)
+    telemetry._providers |= {"traces": hanging, "metrics": other}
     await telemetry.shut_down_within(0.01)
+    assert other.is_down.wait(PATIENCE_S)
+    assert not hanging.is_down.is_set()
     release.set()
-    assert "were not exported within 0.01 s" in caplog.text
+    assert "the last traces of this process were not exported within 0.01 s" in caplog.text
+
+
+@pytest.mark.usefixtures("_no_providers")
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "soon"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "brotli"),
+        ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "9999"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "many"),
+    ],
+)
+def test_calls_are_served_with_a_value_that_opentelemetry_refuses(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    variables = {"OTEL_EXPORTER_OTLP_HEADERS": "key=secret", "OTEL_TRACES_EXPORTER": "otlp", variable: value}
+    for name, text in variables.items():
+        monkeypatch.setenv(name, text)
+    Telemetry().set_up(variables, "traces", "app", "1")
+    names = ", ".join(sorted(variables))
+    assert f"OpenTelemetry exports no traces: a value among {names} is wrong: " in caplog.text
+    assert "secret" not in caplog.text
+    assert current.refresh() is None
+
+
+def test_a_propagator_that_does_not_exist_is_logged_once() -> None:
+    program = """\
+import logging
+logging.basicConfig(format="%(name)s %(message)s")
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+trace.set_tracer_provider(TracerProvider())
+from sdk._otel import current
+assert (current.refresh(), current.refresh()) == (None, None)
+"""
+    environment = {**os.environ, "OTEL_PROPAGATORS": "b4"}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    (line,) = [line for line in run.stderr.splitlines() if line.startswith("sdk.tracing ")]
+    assert line.startswith("sdk.tracing calls have no spans: OTEL_PROPAGATORS: Propagator b4 not found.")
 
 
 @pytest.mark.usefixtures("_no_providers")

@@ -180,9 +180,9 @@ WRONG_TOKENS = {
     "of another key": IMPOSTOR.token(),
     "of an unknown issuer": STRANGER.token(),
     "without an issuer": ISSUER.token(iss=None),
-    "expired": ISSUER.token(exp=NOW - 60),
+    "expired": ISSUER.token(exp=NOW - 3600),
     "without an end": ISSUER.token(exp=None),
-    "not valid yet": ISSUER.token(nbf=NOW + 600),
+    "not valid yet": ISSUER.token(nbf=NOW + 86400),
     "for somebody else": ISSUER.token(aud="other"),
     "without an audience": ISSUER.token(aud=None),
     "without a signature": part(2, lambda _: ""),
@@ -225,7 +225,7 @@ def test_a_token_of_64_kib(world: World) -> None:
 
 def test_tokens_within_the_clock_skew(world: World) -> None:
     assert world.call(bearer(ISSUER.token(exp=int(time.time()) - 5))).status == OK
-    assert world.call(bearer(ISSUER.token(exp=int(time.time()) - 20))).status == UNKNOWN
+    assert world.call(bearer(ISSUER.token(exp=int(time.time()) - 90))).status == UNKNOWN
 
 
 WRONG_KEYS = {

@@ -161,7 +161,7 @@ def serving() -> Iterator[World]:
         certificate, key = write_certificate(folder)
         access = Access(
             issuers=(
-                JwtIssuer(ISSUER.name, ISSUER.jwks, audiences=("shop",), clock_skew_s=10),
+                JwtIssuer(ISSUER.name, ISSUER.jwks, audiences=("shop",), clock_skew_s=60),
                 JwtIssuer(PARTNER.name, str(folder / "partner.json"), claims=("sub", "iss")),
             ),
             api_keys=str(keys),

@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterator
 
 from tests.support.loops import PATIENCE_S
 
+#: Seconds between two calls of one thread under whose calls something changes. Without a pause, the callers take the
+#: cores that the change needs.
+PACE_S = 0.01
+
 
 def growing_deadlines() -> Iterator[float]:
     """Yield deadlines in seconds, each longer, until one lets the handler begin.
@@ -21,9 +25,16 @@ def growing_deadlines() -> Iterator[float]:
     raise AssertionError("no handler began within 16 s")
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
-    """Wait until a condition holds in another thread or process."""
+def happens(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
+    """Return True as soon as a condition holds in another thread or process, and False if it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.05)
+    return True
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
+    """Wait until a condition holds in another thread or process."""
+    assert happens(condition, seconds), f"not within {seconds:g} s"

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 #: Seconds that something may take which comes at once on an idle machine; only a test that fails waits so long.
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 #: The loop that replicas have, and that most tests can do without.
 on_uvloop = pytest.mark.asyncio(loop_factories=["uvloop"])

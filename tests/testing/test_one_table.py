@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from harness_pb2_grpc import GreeterStub
 
 import sdk.testing
 from sdk import GrpcOptions
+from tests.support.deadlines import PACE_S
 from tests.support.raw_client import RawClient, compressed, frame
 from tests.testing.harness_apps import Greeter
 
@@ -200,5 +202,6 @@ def test_the_healthy_calls_of_others_are_not_hurt_by_a_burst_of_bad_ones(server:
         while any(each.is_alive() for each in attackers):
             assert stub.Check(health_pb2.HealthCheckRequest(), timeout=10).status == 1
             greeter.SayHello(Text(text="you"), timeout=10)
+            time.sleep(PACE_S)
         for each in attackers:
             each.join()

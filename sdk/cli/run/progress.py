@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable, Iterator
 from codegen.console import error_line
 from sdk.errors import ClusterError
 
-_POLL_S = 1.0
+_POLL_S = 0.25
 
 
 @contextlib.contextmanager
 def report_pending(names: Iterable[str], report: Callable[[str], None]) -> Iterator[None]:
-    """Report why applications take long to start, in Ray Serve's words; for example, no node has enough resources.
+    """Report why applications do not start yet: their constructor raises, or no node has enough resources.
 
     Args:
         names: The applications.
-        report: Receives each message once.
+        report: Receives each message once, whatever the number of tries that are left.
     """
     from sdk._serve.failures import messages_of
 
@@ -28,9 +28,10 @@ def report_pending(names: Iterable[str], report: Callable[[str], None]) -> Itera
         reported: set[str] = set()
         while not over.wait(_POLL_S):
             with contextlib.suppress(ClusterError):
-                for message in {message for name in names for message in messages_of(name)} - reported:
-                    reported.add(message)
-                    report(message)
+                for reason, message in [each for name in names for each in messages_of(name).items()]:
+                    if reason not in reported:
+                        reported.add(reason)
+                        report(message)
 
     watcher = threading.Thread(target=watch, name="report-pending", daemon=True)
     watcher.start()

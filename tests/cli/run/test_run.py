@@ -85,7 +85,7 @@ def test_a_constructor_that_fails(sdk: Run, project: Path) -> None:
     assert "Traceback" not in result.stderr
     assert result.stderr.splitlines()[-1] == (
         "error: Application 'default' failed to start: "
-        "deployment Counter: OSError: no such model (shop_app.py:9, in __init__)"
+        "deployment Counter: OSError: no such model (shop_app.py:9, in __init__); tried once"
     )
     assert processes_with(mark) == []
 

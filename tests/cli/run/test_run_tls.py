@@ -1,7 +1,7 @@
 """``sdk run`` on a local Ray until SIGTERM, with certificates and a collector.
 
-Clients use TLS, and the handler reads their names. The collector gets the spans of the replica and of the ingress, and
-the access log.
+Clients use TLS, and the handler reads their names. The collector gets the spans of the replica, of the ingress and of
+Envoy's own answers, and the access log.
 """
 
 from __future__ import annotations
@@ -27,6 +27,15 @@ AUTHORITY = Authority("tests")
 SERVER, ANN = AUTHORITY.sign("server", dns=("localhost",)), AUTHORITY.sign("ann")
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01")
+REFUSED = "5" * 32
+RULES = """\
+applications:
+  - {name: shop, import_path: "shop_app:app", route_prefix: null}
+sdk:
+  access:
+    rules:
+      - {who: anyone, methods: [shop.Shop/Buy]}
+"""
 HANDLER = """\
         from sdk import current_context
         names = current_context().peer_identities()
@@ -35,7 +44,7 @@ HANDLER = """\
 
 
 def check_what_is_seen(collector: Received) -> None:
-    """Check the spans and the access log of one call that a replica has answered, and one that the ingress has."""
+    """Check spans and access log of calls that a replica, the ingress and Envoy have answered, one each."""
     spans = {span.resource["service.name"]: span for span in collector.trace(TRACE, lambda found: len(found) == 2)}
     assert spans["shop"].name == "server shop.Shop/Buy"
     assert spans["grpc-ingress"].name == "server grpc"
@@ -48,10 +57,22 @@ def check_what_is_seen(collector: Received) -> None:
             "ray.serve.request_id": "r2",
         }.items()
     )
-    records = {record.attributes["request_id"]: record.attributes for record in collector.logs(2)}
+    (own,) = collector.trace(REFUSED, bool)
+    assert (own.name, own.parent, own.resource["service.name"]) == ("server grpc", "b7ad6b7169203331", "grpc-ingress")
+    assert (
+        own.attributes.items()
+        >= {
+            "rpc.method": "_OTHER",
+            "rpc.method_original": "shop.Shop/Sell",
+            "rpc.status_code": "PERMISSION_DENIED",
+            "ray.serve.request_id": "r3",
+        }.items()
+    )
+    records = {record.attributes["request_id"]: record.attributes for record in collector.logs(3)}
     assert (records["r1"]["application"], records["r1"]["status"]) == ("shop", "OK")
     assert records["r1"]["tls_subject"] == "CN=ann"
     assert (records["r2"]["application"], records["r2"]["status"]) == ("-", "NOT_FOUND")
+    assert records["r3"]["status"] == "PERMISSION_DENIED"
 
 
 def write(folder: Path, pair: Pair) -> list[str]:
@@ -75,7 +96,8 @@ def test_clients_are_known_by_name_and_sigterm_leaves_nothing(
     temp = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
     request.addfinalizer(lambda: shutil.rmtree(temp))
     mark, port = uuid.uuid4().hex, free_port()
-    command = [SDK, "run", "shop_app:app", "--name", "shop", "--address", "local", "--port", str(port)]
+    (project / "shop.yaml").write_text(RULES)
+    command = [SDK, "run", "shop.yaml", "--address", "local", "--port", str(port)]
     process = subprocess.Popen(
         [*command, *write(project, SERVER), "--access-log", "otlp"],
         cwd=project,
@@ -107,8 +129,12 @@ def test_clients_are_known_by_name_and_sigterm_leaves_nothing(
             receipt = buy(b"\x0a\x05apple", timeout=20, metadata=[TRACEPARENT, ("request_id", "r1")])
             with pytest.raises(grpc.RpcError) as unknown:
                 buy(b"", timeout=20, metadata=[TRACEPARENT, ("request_id", "r2"), ("application", "none")])
+            refused = [("traceparent", f"00-{REFUSED}-b7ad6b7169203331-01"), ("request_id", "r3")]
+            with pytest.raises(grpc.RpcError) as denied:
+                channel.unary_unary("/shop.Shop/Sell")(b"", timeout=20, metadata=refused)
         assert b"apple for ann at ipv4:127.0.0.1:" in receipt
         assert unknown.value.code() is grpc.StatusCode.NOT_FOUND  # type: ignore[attr-defined]
+        assert denied.value.code() is grpc.StatusCode.PERMISSION_DENIED  # type: ignore[attr-defined]
         check_what_is_seen(collector)
         for stranger in (
             grpc.insecure_channel(f"localhost:{port}"),
