@@ -41,7 +41,7 @@ CRD ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check $(CHECKS) format bench bench-codegen corpus chaos fuzz codegen manifests docs generated install constraints \
+.PHONY: help demo test test-lowest check $(CHECKS) format bench bench-codegen corpus chaos node-tls fuzz codegen manifests docs generated install constraints \
 	node-client prometheus browser clean distclean
 
 help: ## List the targets.
@@ -99,6 +99,9 @@ bench: $(INSTALLED) ## Compare with grpc.aio and Ray Serve, in 15 minutes (QUICK
 
 chaos: $(INSTALLED) ## Change, break and kill everything under constant load, in ten minutes; report what clients saw.
 	$(BIN)/python -m tests.chaos.chaos
+
+node-tls: $(INSTALLED) ## Replace the certificates of a Ray cluster of two machines (RAY_USE_TLS) under load, in a minute. Needs root.
+	$(BIN)/python -m tests.security.node_tls
 
 fuzz: $(INSTALLED) ## Search at random for FUZZ_SECONDS (60) each: mutated requests, then the property tests. Failures are kept in fuzz-failures/.
 	$(BIN)/python -m tests.wire.fuzzing

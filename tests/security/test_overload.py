@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from dataclasses import replace
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING
 
 from sdk._xds.access_log import AccessLogConfig
@@ -14,10 +16,14 @@ from tests.support.loops import PATIENCE_S
 from tests.support.raw_http2 import DATA, MAX_FRAME, connect
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.support.envoy_rig import Apps
+    from tests.support.raw_http2 import RawConnection
 
 APPS: Apps = {"one": {"Slow": (["demo.Slow"], ["hoarder"]), "Greeter": (["demo.Greeter"], ["a"])}}
 LIMIT = 64 << 20
+WEB = ("application/grpc-web+proto", "application/proto", "application/connect+proto", "application/json")
 #: Frames of a request that fit into the windows that Envoy gives a stream.
 FRAMES = (1 << 20) // MAX_FRAME - 1
 
@@ -43,6 +49,46 @@ class Hoarder(Upstream):
             writer.transport.abort()
 
 
+async def hoard(client: RawConnection) -> None:
+    """Begin a call whose request stays in Envoy's memory."""
+    stream = client.open("/demo.Slow/Take")
+    for _ in range(FRAMES):
+        client.send(DATA, body=bytes(MAX_FRAME), stream=stream)
+    await client.flush()
+
+
+async def connect_for_web(port: int) -> HTTPConnection:
+    """Connect before the flood: near its limit, Envoy accepts no connections."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+    await asyncio.to_thread(connection.connect)
+    return connection
+
+
+async def is_refused(connection: HTTPConnection, kind: str, request_id: str) -> bool:
+    """Call over a protocol. Return whether the call is refused, and check that the refusal is a whole answer of it."""
+
+    def ask() -> tuple[int, Mapping[str, str], bytes]:
+        given = {"request_id": request_id} if request_id else {}
+        connection.request("POST", "/demo.Unknown/Do", b"", {"content-type": kind, **given})
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+
+    status, headers, body = await asyncio.to_thread(ask)
+    if headers["call-status"] != "RESOURCE_EXHAUSTED":
+        return False
+    assert re.fullmatch(request_id or "[0-9a-f-]{36}", headers["request_id"])
+    if kind.startswith("application/grpc-web"):
+        assert (status, headers["grpc-status"], body) == (200, "8", b"")
+        assert "limit of memory (max_envoy_memory_bytes)" in headers["grpc-message"]
+        assert "grpc-status-details-bin" in headers
+    else:
+        assert (status, headers["content-type"]) == (429, "application/json")
+        error = json.loads(body)
+        assert (error["code"], error["details"][0]["type"]) == ("resource_exhausted", "google.rpc.RetryInfo")
+        assert "limit of memory (max_envoy_memory_bytes)" in error["message"]
+    return True
+
+
 async def test_a_flood_of_requests_costs_new_calls_and_not_the_process() -> None:
     async with rig("a", max_memory_bytes=LIMIT) as it:
         log = it.folder / "access.log"
@@ -54,13 +100,11 @@ async def test_a_flood_of_requests_costs_new_calls_and_not_the_process() -> None
         assert await it.answers("/demo.Greeter/SayHello") == "a"
         it.upstreams["a"].hold.clear()
         began = asyncio.create_task(it.answers("/demo.Greeter/SayHello"))
+        web = {(kind, request_id): await connect_for_web(it.port) for kind in WEB for request_id in ("mine", "")}
         refused: dict[str, str] = {}
         async with connect(it.port) as client:
             for _ in range(100):
-                stream = client.open("/demo.Slow/Take")
-                for _ in range(FRAMES):
-                    client.send(DATA, body=bytes(MAX_FRAME), stream=stream)
-                await client.flush()
+                await hoard(client)
                 code, text, trailers = await it.call("/demo.Unknown/Do", ("request_id", "mine"))
                 if code != "NOT_FOUND":
                     refused = {"code": code, "text": text, **trailers}
@@ -71,6 +115,11 @@ async def test_a_flood_of_requests_costs_new_calls_and_not_the_process() -> None
             assert "grpc-status-details-bin" in refused
             assert refused["request_id"] == "mine"
             assert re.fullmatch(r"[0-9a-f-]{36}", other["request_id"]), "Envoy refuses it before it gives it an id"
+            for (kind, request_id), connection in web.items():
+                async with asyncio.timeout(PATIENCE_S):
+                    while not await is_refused(connection, kind, request_id):
+                        await hoard(client)  # Envoy has reset calls meanwhile, and has memory again
+                connection.close()
             async with asyncio.timeout(PATIENCE_S):
                 while not (logged := [line for line in complete_lines(log) if other["request_id"] in line]):
                     await asyncio.sleep(0.05)

@@ -65,6 +65,7 @@ class Authority:
         organization: str = "",
         dns: tuple[str, ...] = (),
         uri: tuple[str, ...] = (),
+        ips: tuple[str, ...] = (),
         valid_hours: float = 1,
     ) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -73,8 +74,8 @@ class Authority:
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = _builder(subject, self._name, key, valid_hours).add_extension(authority, critical=False)
         names: list[x509.GeneralName] = [*map(x509.DNSName, dns), *map(x509.UniformResourceIdentifier, uri)]
-        if "localhost" in dns:
-            names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+        addresses = (*ips, "127.0.0.1") if "localhost" in dns else ips
+        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return Pair(
