@@ -115,8 +115,8 @@ def test_makes_a_new_project(venv: Path, tmp_path: Path) -> None:
     assert "Till: fits" in run([f"{venv}/bin/sdk", "check", "--strict", "till.service"], tmp_path / "till")
 
 
+def test_the_steps_of_the_image_of_a_new_project(venv: Path, tmp_path: Path) -> None:
     """Install what its Dockerfile copies, in the environment of the wheel, and find the application there."""
-    """What its Dockerfile copies is enough to install and serve it. The packages are those of the environment."""
     run([f"{venv}/bin/sdk", "new", "kiosk"], tmp_path)
     project, image = tmp_path / "kiosk", tmp_path / "image"
     image.mkdir()
