@@ -1054,6 +1054,7 @@ class Listener(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     FILTER_CHAINS_FIELD_NUMBER: _builtins.int
+    PER_CONNECTION_BUFFER_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     CONNECTION_BALANCE_CONFIG_FIELD_NUMBER: _builtins.int
     ENABLE_REUSE_PORT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -1061,6 +1062,8 @@ class Listener(_message.Message):
     def address(self) -> Global___Address: ...
     @_builtins.property
     def filter_chains(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilterChain]: ...
+    @_builtins.property
+    def per_connection_buffer_limit_bytes(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def connection_balance_config(self) -> Global___Listener.ConnectionBalanceConfig: ...
     @_builtins.property
@@ -1071,12 +1074,13 @@ class Listener(_message.Message):
         name: _builtins.str = ...,
         address: Global___Address | None = ...,
         filter_chains: _abc.Iterable[Global___FilterChain] | None = ...,
+        per_connection_buffer_limit_bytes: _wrappers_pb2.UInt32Value | None = ...,
         connection_balance_config: Global___Listener.ConnectionBalanceConfig | None = ...,
         enable_reuse_port: _wrappers_pb2.BoolValue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connection_balance_config", b"connection_balance_config", "enable_reuse_port", b"enable_reuse_port"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connection_balance_config", b"connection_balance_config", "enable_reuse_port", b"enable_reuse_port", "per_connection_buffer_limit_bytes", b"per_connection_buffer_limit_bytes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connection_balance_config", b"connection_balance_config", "enable_reuse_port", b"enable_reuse_port", "filter_chains", b"filter_chains", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connection_balance_config", b"connection_balance_config", "enable_reuse_port", b"enable_reuse_port", "filter_chains", b"filter_chains", "name", b"name", "per_connection_buffer_limit_bytes", b"per_connection_buffer_limit_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1631,21 +1635,65 @@ class HeaderMutation(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REMOVE_FIELD_NUMBER: _builtins.int
+    APPEND_FIELD_NUMBER: _builtins.int
     remove: _builtins.str
+    @_builtins.property
+    def append(self) -> Global___HeaderValueOption: ...
     def __init__(
         self,
         *,
         remove: _builtins.str = ...,
+        append: Global___HeaderValueOption | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "remove", b"remove"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append", b"append", "remove", b"remove"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "remove", b"remove"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "append", b"append", "remove", b"remove"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["remove"]  # noqa: Y015
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["remove", "append"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
 
 Global___HeaderMutation: _TypeAlias = HeaderMutation  # noqa: Y015
+
+@_typing.final
+class HeaderMutationFilter(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MUTATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def mutations(self) -> Global___Mutations: ...
+    def __init__(
+        self,
+        *,
+        mutations: Global___Mutations | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mutations", b"mutations"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mutations", b"mutations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeaderMutationFilter: _TypeAlias = HeaderMutationFilter  # noqa: Y015
+
+@_typing.final
+class Mutations(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_MUTATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response_mutations(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderMutation]: ...
+    def __init__(
+        self,
+        *,
+        response_mutations: _abc.Iterable[Global___HeaderMutation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["response_mutations", b"response_mutations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Mutations: _TypeAlias = Mutations  # noqa: Y015
 
 @_typing.final
 class CoreTypedExtensionConfig(_message.Message):
@@ -3567,6 +3615,7 @@ class Cluster(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     EDS_CLUSTER_CONFIG_FIELD_NUMBER: _builtins.int
     CONNECT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    PER_CONNECTION_BUFFER_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     LB_POLICY_FIELD_NUMBER: _builtins.int
     HEALTH_CHECKS_FIELD_NUMBER: _builtins.int
     CIRCUIT_BREAKERS_FIELD_NUMBER: _builtins.int
@@ -3591,6 +3640,8 @@ class Cluster(_message.Message):
     def eds_cluster_config(self) -> Global___Cluster.EdsClusterConfig: ...
     @_builtins.property
     def connect_timeout(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
+    def per_connection_buffer_limit_bytes(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def health_checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCheck]: ...
     @_builtins.property
@@ -3622,6 +3673,7 @@ class Cluster(_message.Message):
         type: Global___Cluster.DiscoveryType.ValueType = ...,
         eds_cluster_config: Global___Cluster.EdsClusterConfig | None = ...,
         connect_timeout: _duration_pb2.Duration | None = ...,
+        per_connection_buffer_limit_bytes: _wrappers_pb2.UInt32Value | None = ...,
         lb_policy: Global___Cluster.LbPolicy.ValueType = ...,
         health_checks: _abc.Iterable[Global___HealthCheck] | None = ...,
         circuit_breakers: Global___CircuitBreakers | None = ...,
@@ -3638,9 +3690,9 @@ class Cluster(_message.Message):
         transport_socket_matches: _abc.Iterable[Global___Cluster.TransportSocketMatch] | None = ...,
         wait_for_warm_on_init: _wrappers_pb2.BoolValue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "metadata", b"metadata", "outlier_detection", b"outlier_detection", "transport_socket", b"transport_socket", "type", b"type", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options", "wait_for_warm_on_init", b"wait_for_warm_on_init"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "metadata", b"metadata", "outlier_detection", b"outlier_detection", "per_connection_buffer_limit_bytes", b"per_connection_buffer_limit_bytes", "transport_socket", b"transport_socket", "type", b"type", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options", "wait_for_warm_on_init", b"wait_for_warm_on_init"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "dns_lookup_family", b"dns_lookup_family", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "metadata", b"metadata", "name", b"name", "outlier_detection", b"outlier_detection", "transport_socket", b"transport_socket", "transport_socket_matches", b"transport_socket_matches", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options", "wait_for_warm_on_init", b"wait_for_warm_on_init"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "dns_lookup_family", b"dns_lookup_family", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "metadata", b"metadata", "name", b"name", "outlier_detection", b"outlier_detection", "per_connection_buffer_limit_bytes", b"per_connection_buffer_limit_bytes", "transport_socket", b"transport_socket", "transport_socket_matches", b"transport_socket_matches", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options", "wait_for_warm_on_init", b"wait_for_warm_on_init"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_cluster_discovery_type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType_cluster_discovery_type: _TypeAlias = _typing.Literal["cluster_discovery_type", b"cluster_discovery_type"]  # noqa: Y015

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from sdk._web.web_call import WebCall
 from sdk._wire import metadata as md
-from sdk._wire.frames import pack_prefix
-from sdk._wire.metadata import INTERNAL
+from sdk._wire.frames import FrameError, pack_prefix
+from sdk._wire.metadata import INTERNAL, UNIMPLEMENTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,15 +23,20 @@ if TYPE_CHECKING:
     from sdk._wire.route import Route
 
 BINARY, TEXT = b"application/grpc-web", b"application/grpc-web-text"
-_KINDS = frozenset({BINARY, BINARY + b"+proto", TEXT, TEXT + b"+proto"})
+_KINDS = (BINARY, BINARY + b"+proto", TEXT, TEXT + b"+proto")
 # A client may encode each piece separately, so that there is padding within the body.
 _PIECES = re.compile(rb"[^=]+={0,2}")
 _TRAILERS_FLAG = 0x80
 
 
 def is_grpc_web(content_type: bytes) -> bool:
-    """Return True for the content-type of gRPC-Web with protobuf messages, without its parameters."""
-    return content_type in _KINDS
+    """Return True for a content-type of gRPC-Web, without its parameters. Those of other messages than protobuf count.
+
+    Example:
+        >>> is_grpc_web(b"application/grpc-web+json")
+        True
+    """
+    return content_type.startswith(BINARY)
 
 
 class GrpcWebCall(WebCall):
@@ -50,7 +55,7 @@ class GrpcWebCall(WebCall):
 
     malformed_code = INTERNAL
 
-    __slots__ = ("_is_text", "_left", "_sends_text")
+    __slots__ = ("_content_type", "_is_text", "_left", "_sends_text")
 
     def __init__(
         self,
@@ -64,10 +69,20 @@ class GrpcWebCall(WebCall):
         content_type: bytes,
     ) -> None:
         super().__init__(host, transport, route, path, headers, fields, on_finished, "proto")
+        self._content_type = content_type
         self._is_text = content_type.startswith(TEXT)
         accept = self._fields.get(b"accept", b"")
         self._sends_text = accept.startswith(TEXT) if BINARY in accept else self._is_text
         self._left = b""  # characters that do not make up a group of four yet
+
+    def read_headers(self) -> FrameError | None:
+        """Translate the headers of the protocol to those of gRPC; return what is wrong with them."""
+        if self._content_type in _KINDS:
+            return super().read_headers()
+        # A client of gRPC-Web reads no body of an HTTP error.
+        known = ", ".join(kind.decode() for kind in _KINDS)
+        text = f"the content-type {self._content_type.decode('latin-1')!r} is not supported: use one of {known}"
+        return FrameError(UNIMPLEMENTED, text)
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the request's body."""

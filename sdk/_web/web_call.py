@@ -113,8 +113,9 @@ class WebCall(Call):
         if timeout is None:
             return None
         # https://connectrpc.com/docs/protocol#unary-request: a positive integer of at most ten digits
-        if not timeout.isdigit() or len(timeout) > 10:
-            return FrameError(INVALID_ARGUMENT, f"malformed connect-timeout-ms {timeout.decode('latin-1')!r}")
+        if not timeout.isdigit() or len(timeout) > 10 or not int(timeout):
+            text = f"connect-timeout-ms must be from 1 to 9999999999 milliseconds, not {timeout.decode('latin-1')!r}"
+            return FrameError(INVALID_ARGUMENT, text)
         milliseconds = int(timeout)
         seconds = f"{milliseconds}m" if milliseconds < 10**8 else f"{milliseconds // 1000}S"
         self._fields[b"grpc-timeout"] = seconds.encode()

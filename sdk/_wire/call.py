@@ -30,6 +30,7 @@ from sdk._wire.frames import (
     FlaggedMessage,
     FrameError,
     FrameReader,
+    MalformedRequest,
     pack_prefix,
     single_message,
 )
@@ -336,7 +337,6 @@ class Call:
         length = len(data)
         if self._head_sent or self.code or self.details or self._trailing or flag or length >= LARGE:
             self.send(data, flag, is_last=True)
-            self.transport.write(self._trailers(self.code or 0, self.details))
         else:
             self._head_sent = True
             self.route.counts.sent += length + ONE_MESSAGE  # type: ignore[union-attr]  # its handler has answered
@@ -344,7 +344,7 @@ class Call:
                 b"%s%x\r\n%s%s\r\n0\r\ngrpc-status: 0\r\nrequest_id: %s\r\n\r\n"
                 % (self.host.head, length + 5, pack_prefix(0, length), data, self._id())
             )
-        self._finish()
+            self._finish()
 
     def send(self, data: bytes, flag: int = 0, *, is_last: bool = False) -> None:
         """Send one message.
@@ -352,7 +352,7 @@ class Call:
         Args:
             data: Its bytes.
             flag: 1 if it is compressed, otherwise 0.
-            is_last: The trailers follow at once.
+            is_last: End the call with it; in the same write, if nothing was sent before.
         """
         steps = self._further
         if steps is not None and steps.is_running and len(data) < LARGE:
@@ -365,20 +365,29 @@ class Call:
         if self._steps is not None:
             self._steps.flush()
         self._count_burst(length + MESSAGE_BURST, 1)
+        trailers = b""
         if self._head_sent:
             head = b""
             if self.stream_guard is not None:
                 self.stream_guard.before_write(length + _FRAMING)
         else:
-            head = self._head() if is_last else self._begin_stream()
+            if is_last:
+                head, trailers = self._head(), self._trailers(self.code or 0, self.details)
+            else:
+                head = self._begin_stream()
             self._head_sent = True
         self._further = self._steps
+        head = b"%s%x\r\n%s" % (head, length + 5, pack_prefix(flag, length))
         if length < LARGE:
-            self.transport.write(b"%s%x\r\n%s%s\r\n" % (head, length + 5, pack_prefix(flag, length), data))
+            self.transport.write(b"%s%s\r\n%s" % (head, data, trailers))
         else:  # a long message is not copied
             if is_last:
                 enlarge_send_buffer(self.transport)
-            self.transport.writelines((b"%s%x\r\n%s" % (head, length + 5, pack_prefix(flag, length)), data, b"\r\n"))
+            self.transport.writelines((head, data, b"\r\n" + trailers))
+        if is_last:
+            if not trailers:
+                self.transport.write(self._trailers(self.code or 0, self.details))
+            self._finish()
 
     def _write_chunk(self, chunk: bytes, burst: int, messages: int) -> None:
         if self._finished:
@@ -614,7 +623,7 @@ class Call:
     def _set_deadline(self, timeout: bytes | None, limit: float | None) -> None:
         seconds = md.parse_timeout(timeout) if timeout is not None else None
         if timeout is not None and seconds is None:
-            self.finish_with(INTERNAL, f"malformed grpc-timeout {timeout.decode('latin-1')!r}")
+            self.finish_refused(MalformedRequest(f"malformed grpc-timeout {timeout.decode('latin-1')!r}"))
             return
         details = "Deadline exceeded."
         if limit is not None and (seconds is None or limit < seconds):

@@ -183,8 +183,6 @@ class _GrpcTrace(Call):
             super().send_only(data, flag)
         else:  # with another head
             self.send(data, flag, is_last=True)
-            self.transport.write(self._trailers(self.code or 0, self.details))
-            self._finish()
 
     def _head(self) -> bytes:
         return self._with_trace(super()._head())

@@ -32,9 +32,20 @@ _METHODS = "GET,POST,PUT,PATCH,DELETE"
 _MAX_AGE = "7200"
 
 
-def cors_filter() -> pb.HttpFilter:
-    """Return the filter. It is the first, so that every refusal can be read by the page."""
-    return pb.HttpFilter(name=_FILTER, typed_config=pack(pb.Cors()))
+def cors_filters() -> list[pb.HttpFilter]:
+    """Return the filters. They are the first, so that every refusal can be read by the page.
+
+    Envoy repeats the origin of the request in its answer, and does not say so. A cache must not give that answer, or
+    the one without an origin, to another page: https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches
+    """
+    vary = pb.HeaderMutation(append=pb.HeaderValueOption(header=pb.HeaderValue(key="vary", value="origin")))
+    return [
+        pb.HttpFilter(name=_FILTER, typed_config=pack(pb.Cors())),
+        pb.HttpFilter(
+            name="vary-by-origin",
+            typed_config=pack(pb.HeaderMutationFilter(mutations=pb.Mutations(response_mutations=[vary]))),
+        ),
+    ]
 
 
 def cors_policy(origins: tuple[str, ...], headers: tuple[str, ...], *, credentials: bool) -> dict[str, Any]:

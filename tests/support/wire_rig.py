@@ -57,6 +57,7 @@ async def turns(count: int = 20) -> None:
 class FakeTransport:
     def __init__(self) -> None:
         self.chunks: list[bytes] = []
+        self.writes = 0
         self.reading = True
         self.closed = False
         self.aborted = False
@@ -73,12 +74,15 @@ class FakeTransport:
     def write(self, data: bytes) -> None:
         assert not self.closed
         assert not self.ended
+        self.writes += 1
         self.chunks.append(data)
         self.on_write()
 
     def writelines(self, pieces: Iterable[bytes]) -> None:
+        before = self.writes
         for piece in pieces:
             self.write(piece)
+        self.writes = before + 1
 
     def pause_reading(self) -> None:
         self.reading = False

@@ -135,14 +135,34 @@ def test_a_compressed_message_without_a_compression_is_an_internal_error(server:
 
 
 @pytest.mark.parametrize(
-    ("timeout", "is_valid"), [("9999999999", True), ("10000000000", False), ("-1", False), ("1.5", False), ("", False)]
+    ("timeout", "is_valid"),
+    [
+        ("9999999999", True),
+        ("0000099999", True),
+        ("10000000000", False),
+        ("00000099999", False),
+        ("0", False),
+        ("0000", False),
+        ("-1", False),
+        ("+1", False),
+        ("1.5", False),
+        ("1e5", False),
+        ("soon", False),
+        ("5000, 6000", False),
+        ("", False),
+    ],
 )
-def test_a_timeout_has_at_most_ten_digits(server: sdk.testing.Server, timeout: str, is_valid: bool) -> None:
-    answer = ask(server, SAY, {}, {"connect-timeout-ms": timeout or " "})
-    assert (answer.status == 200) is is_valid
-    if not is_valid:
-        assert answer.json["code"] == "invalid_argument"
-        assert "connect-timeout-ms" in answer.json["message"]
+def test_a_timeout_is_positive_and_has_at_most_ten_digits(
+    server: sdk.testing.Server, timeout: str, is_valid: bool
+) -> None:
+    header = {"connect-timeout-ms": timeout or " "}
+    unary, stream = ask(server, SAY, {}, header), ask(server, REPEAT, envelope(b"{}"), {**STREAM, **header})
+    assert (unary.status, stream.status) == (200 if is_valid else 400, 200)
+    if is_valid:
+        assert "error" not in end_of(stream)
+    for error in () if is_valid else (unary.json, end_of(stream)["error"]):
+        assert error["code"] == "invalid_argument"
+        assert error["message"] == f"connect-timeout-ms must be from 1 to 9999999999 milliseconds, not {timeout!r}"
 
 
 def test_a_stream_s_timeout_is_in_its_end(server: sdk.testing.Server) -> None:

@@ -44,10 +44,44 @@ def test_another_page_may_not(server: sdk.testing.Server) -> None:
         assert "access-control-allow-origin" not in answer.headers
 
 
+@pytest.mark.parametrize("origin", [ORIGIN, "https://other.example", ""])
+def test_a_cache_keeps_the_answers_of_each_page_apart(server: sdk.testing.Server, origin: str) -> None:
+    # Without an origin, too: https://fetch.spec.whatwg.org/#cors-protocol-and-http-caches
+    sent = {"origin": origin}
+    answers = [
+        ask(server, SAY, None, {**sent, "access-control-request-method": "POST"}, verb="OPTIONS"),
+        ask(server, SAY, None, sent, verb="HEAD"),
+        ask(server, SAY, {}, sent),
+        ask(server, SAY, {"code": 5}, sent),
+        ask(server, "/sdk.web.Chat/Look?encoding=json&message={}", None, sent),
+        ask(server, "/sdk.web.Chat/Repeat", {"times": 1}, {**sent, "accept": "text/event-stream"}),
+        ask(server, "/sdk.web.Chat/Repeat", b"\0\0\0\0\2{}", {**sent, "content-type": "application/connect+json"}),
+        ask(server, SAY, b"\0\0\0\0\0", {**sent, **WEB_FRAME}),
+        ask(server, "/v1/repeat/x?times=1", None, sent),
+        ask(server, SAY, {}, {**sent, "application": "nobody"}),
+        ask(server, "/openapi.json", None, sent),
+    ]
+    assert [answer.headers.get("vary") for answer in answers] == ["origin"] * len(answers)
+
+
+async def test_envoy_s_own_answers_vary_by_origin_too() -> None:
+    async with rig() as it:
+        it.config = replace(it.config, cors_origins=(ORIGIN,))
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], [])}})
+        await it.answers("/demo.Greeter/SayHello")
+        for sent in ({}, WEB_FRAME):
+            answer = ask_at(f"127.0.0.1:{it.port}", "/demo.Greeter/SayHello", b"{}", {"origin": ORIGIN, **sent})
+            assert answer.headers["vary"] == "origin"
+            assert answer.headers["access-control-allow-origin"] == ORIGIN
+
+
 def test_without_origins_there_is_no_filter() -> None:
     config = ListenerConfig("/x")
-    assert b"filters.http.cors" not in build_listener(config).SerializeToString()
-    assert b"filters.http.cors" in build_listener(replace(config, cors_origins=("*",))).SerializeToString()
+    names = (b"filters.http.cors", b"vary-by-origin")
+    built = build_listener(config).SerializeToString()
+    assert not [name for name in names if name in built]
+    built = build_listener(replace(config, cors_origins=("*",))).SerializeToString()
+    assert all(name in built for name in names)
 
 
 def test_a_call_of_grpc_passes_no_filter_for_other_protocols() -> None:

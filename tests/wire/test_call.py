@@ -13,6 +13,7 @@ from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from sdk import RpcError, current_context
 from sdk._wire.call import HIGH_WATER
+from sdk._wire.frames import LARGE
 from sdk._wire.host import WireSettings
 from sdk.context import ServicerContext
 from sdk.service import Cardinality
@@ -43,6 +44,21 @@ async def test_unary(serve: Any) -> None:
         assert trailers == {"grpc-status": "0", "request_id": request_id}
         assert StringValue(value="8").SerializeToString() in peer.transport.written
     assert not peer.transport.closed
+
+
+@pytest.mark.parametrize("length", [1, LARGE, 1 << 20])
+@pytest.mark.parametrize("trailing", [(), (("a", "b"),)])
+async def test_a_unary_response_is_one_write(serve: Any, length: int, trailing: tuple[tuple[str, str], ...]) -> None:
+    async def answer(request: Int32Value, grpc_context: Any) -> StringValue:
+        grpc_context.set_trailing_metadata(trailing)
+        return StringValue(value="x" * length)
+
+    peer = Peer(serve(Double=(UNARY, answer)))
+    peer.call("Double", Int32Value())
+    trailers = await peer.answered()
+    assert (trailers["grpc-status"], "a" in trailers) == ("0", bool(trailing))
+    assert StringValue(value="x" * length).SerializeToString() in peer.transport.written
+    assert peer.transport.writes == 1
 
 
 async def test_the_request_id_is_envoys_if_the_client_sent_none(serve: Any) -> None:
