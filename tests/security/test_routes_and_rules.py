@@ -60,6 +60,12 @@ def test_a_route_is_allowed_by_its_method_whatever_its_path_looks_like(
     assert (answer.status, answer.json.get("method")) == (200, method)
 
 
+def test_a_path_that_looks_like_another_method_does_not_reach_the_replica(server: sdk.testing.Server) -> None:
+    """Even where no route takes the verb: what Envoy and the replica may ever understand differently stays outside."""
+    answer = ask(server, f"{LAMP}/x", None, {"application": "shelf"}, verb="DELETE")
+    assert (answer.status, answer.headers["call-status"]) == (401, "UNAUTHENTICATED")
+
+
 @pytest.mark.parametrize("kind", ["application/json", "application/proto", "application/grpc-web+proto"])
 def test_a_method_is_not_allowed_by_the_route_that_its_path_matches(server: sdk.testing.Server, kind: str) -> None:
     body = {"application/json": b"{}", "application/proto": b""}.get(kind, bytes(5))
