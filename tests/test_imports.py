@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import re
 from collections import Counter
 from pathlib import Path
@@ -108,3 +109,30 @@ def test_no_two_public_classes_have_one_name() -> None:
         name for path in sources for name in re.findall(r"^class ([A-Z]\w+)", path.read_text(), re.MULTILINE)
     )
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def imported_at_once(module: str) -> set[str]:
+    """Return the module and those of the SDK that its import runs: not what functions import, or types only."""
+    found: set[str] = set()
+    left = [module]
+    while left:
+        name = left.pop()
+        file = ROOT / f"{name.replace('.', '/')}.py"
+        path = file if file.exists() else file.with_suffix("") / "__init__.py"
+        if name in found or not name.startswith("sdk") or not path.exists():
+            continue
+        found.add(name)
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Import):
+                left += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                left += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def test_a_replica_imports_nothing_of_envoy_and_the_ingress_that_it_does_not_need() -> None:
+    # 3 MB for each replica. Its class imports the backend, and Ray Serve its own class.
+    modules = imported_at_once("sdk._serve.backend") | imported_at_once("sdk._serve.replica")
+    assert {name for name in modules if name.startswith("sdk._xds.")} == {"sdk._xds.endpoints", "sdk._xds.snapshot"}
+    assert not modules & {"sdk._gen.envoy_pb2", "sdk._ingress.controller", "sdk._ingress.proxy", "sdk._serve.api"}
+    assert {"sdk._gen.envoy_pb2", "sdk._ingress.proxy"} < imported_at_once("sdk._serve.api")

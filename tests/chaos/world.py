@@ -12,7 +12,7 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.schema import ServeDeploySchema
+from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 import sdk
 from sdk._ingress.cluster import CONTROLLER_NAME, NAMESPACE, find_controller, proxy_name
@@ -90,9 +90,14 @@ class World:
             "args": {"version": self.version},
             "deployments": [deployment],
         }
-        # The REST API and `serve deploy` end in this call.
+        # The REST API and `serve deploy` end in this call. It can wait, but not longer than a minute.
         client = serve.context._get_global_client()
-        client.deploy_apps(ServeDeploySchema(applications=[config]), _blocking=True)
+        client.deploy_apps(ServeDeploySchema(applications=[config]), _blocking=False)
+        deadline = time.monotonic() + _PATIENCE_S
+        while (state := serve.status().applications[self.application]).status is not ApplicationStatus.RUNNING:
+            assert state.status is not ApplicationStatus.DEPLOY_FAILED, state.message
+            assert time.monotonic() < deadline, f"not deployed within {_PATIENCE_S:g} s: {state}"
+            time.sleep(0.1)
 
     # -- faults
 
