@@ -6,6 +6,7 @@ each MB of protos, protoc takes about 30 MB, and the Python plugins as much.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -34,12 +35,12 @@ def batches(sources: Sequence[Source], limit: int = BATCH_BYTES) -> list[list[So
         sources: The protos to compile.
         limit: As in :func:`divide`.
     """
-    sizes = {each.name: len(each.descriptor) or (each.root / each.name).stat().st_size for each in sources}
+    sizes = {each.name: len(each.descriptor) or os.path.getsize(each.path) for each in sources}
     if sum(sizes.values()) <= limit:
         return [list(sources)]
     by_name = {source.name: source for source in sources}
     imports = {
-        name: [] if each.descriptor else [found.decode(errors="replace") for found in _IMPORT.findall(_read(each))]
+        name: [] if each.descriptor else [found.decode(errors="replace") for found in _IMPORT.findall(each.read())]
         for name, each in by_name.items()
     }
     return [[by_name[name] for name in batch] for batch in divide(sizes, imports, limit)]
@@ -81,7 +82,3 @@ def _cut(ordered: Iterable[str], sizes: Mapping[str, int], limit: int) -> Iterat
         size += sizes[name]
     if batch:
         yield batch
-
-
-def _read(source: Source) -> bytes:
-    return (source.root / source.name).read_bytes()

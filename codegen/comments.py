@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # The indentation of a line, if it has another character than spaces.
 _INDENTATION = re.compile(r"^ *[^\S\n ][^\S\n]*", re.MULTILINE)
+# A comment of such characters has none that the next two patterns match.
+_PLAIN = re.compile(r"[ -~\n]*")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -25,15 +27,22 @@ def comment(place: SourceCodeInfo.Location | None) -> str:
     """
     if place is None:
         return ""
-    text = _utf8(place.leading_comments or place.trailing_comments)
+    # A comment that begins with /** has a star.
+    text = _utf8(place.leading_comments or place.trailing_comments).removeprefix("*")
     if not text:
         return ""
-    text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("*")  # of a comment that begins with /**
-    # Spaces of other scripts are indentation too.
-    text = _INDENTATION.sub(lambda match: " " * len(match[0].expandtabs()), text)
-    lines = [line.rstrip() for line in _CONTROL.sub(" ", text).expandtabs().split("\n")]
+    if not _PLAIN.fullmatch(text):
+        text = _with_plain_spaces(text)
+    lines = [line.rstrip() for line in text.split("\n")]
     margin = min((len(line) - len(line.lstrip()) for line in lines if line), default=0)
     return "\n".join([line[margin:] for line in lines]).strip("\n")
+
+
+def _with_plain_spaces(text: str) -> str:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # Spaces of other scripts are indentation too.
+    text = _INDENTATION.sub(lambda match: " " * len(match[0].expandtabs()), text)
+    return _CONTROL.sub(" ", text).expandtabs()
 
 
 def repair(file: FileDescriptorProto) -> bool:

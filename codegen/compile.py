@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import re
 import shlex
+import struct
 import subprocess
 import sys
 import zipfile
@@ -186,9 +187,7 @@ class Protoc:
         reserved: dict[str, str] = {}
         for batch, archive in self._generate_batches(self._plugin(names)):
             # A comment that is not UTF-8 gets into gRPC's module as it is.
-            # protoc writes names in UTF-8 without the flag that says so.
-            with zipfile.ZipFile(archive, metadata_encoding="utf-8") as made:
-                files = {name: made.read(name).decode(errors="replace") for name in made.namelist()}
+            files = {name: content.decode(errors="replace") for name, content in _unpacked(archive)}
             archive.unlink()
             relocated = relocate.relocate(files, self._package, modules, reserved)
             generated.extend({path: text.encode() for path, text in relocated.items()})
@@ -320,6 +319,22 @@ class Protoc:
         return tuple(messages)
 
 
+def _unpacked(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and content of each file in an archive of protoc, which it does not compress.
+
+    ``ZipFile.read`` takes longer for a small file than all else that is done with it.
+    """
+    content = archive.read_bytes()
+    # protoc writes names in UTF-8 without the flag that says so.
+    with zipfile.ZipFile(archive, metadata_encoding="utf-8") as packed:
+        for file in packed.infolist():
+            # The header has 30 bytes, a name and an extra field, whose lengths are its last numbers:
+            # https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.3.7
+            lengths = struct.unpack_from("<HH", content, file.header_offset + 26)
+            start = file.header_offset + 30 + sum(lengths)
+            yield file.filename, content[start : start + file.file_size]
+
+
 def _packaged_protos(packaged: Mapping[str, bytes], path: Path) -> list[str]:
     """Write protos that no folder has, and return the argument for them. A folder's own copy has precedence."""
     files = FileDescriptorSet(file=[FileDescriptorProto.FromString(each) for each in packaged.values()])
@@ -329,11 +344,13 @@ def _packaged_protos(packaged: Mapping[str, bytes], path: Path) -> list[str]:
 
 def _argument(source: Source) -> str:
     # A name like `-x.proto` would be an option; protoc takes the path of a file below a root too.
-    return f"{source.root}/{source.name}" if source.name[0] in "-@" else source.name
+    return source.path if source.name[0] in "-@" else source.name
 
 
 def _shown_root(source: Source) -> str:
     """Return the root of a source in the user's terms: the path as given without the source's name."""
+    if source.shown.endswith(f"/{source.name}"):  # nearly all of a large tree
+        return source.shown.removesuffix(f"/{source.name}") or "/"
     shown, depth = Path(source.shown), len(Path(source.name).parts)
     if len(shown.parts) >= depth:
         return str(Path(*shown.parts[: len(shown.parts) - depth]))

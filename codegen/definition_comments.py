@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from google.protobuf.descriptor_pb2 import SourceCodeInfo
+
 from codegen.comments import comment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from google.protobuf.descriptor_pb2 import (
-        DescriptorProto,
-        EnumDescriptorProto,
-        FileDescriptorProto,
-        SourceCodeInfo,
-    )
+    from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
 
 # Field numbers in descriptor.proto; SourceCodeInfo.Location.path is made of them:
 # https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/descriptor.proto
@@ -24,6 +21,26 @@ _FIELDS, _NESTED, _NESTED_ENUMS, _VALUES, _METHODS = 2, 3, 4, 2, 2
 _WELL_KNOWN = "google/protobuf/"
 # Lengths of the paths of services and of RPCs. Most other places without a comment are parts of a definition.
 _HAVE_LINES = (2, 4)
+
+
+def remove_other_places(files: Iterable[FileDescriptorProto]) -> None:
+    """Remove the places that no generator here reads: those without a comment, other than of services and RPCs.
+
+    They are three quarters of all places, and each generator would index them.
+
+    Args:
+        files: The files, which are changed.
+    """
+    for file in files:
+        kept = [
+            place
+            for place in file.source_code_info.location
+            if place.leading_comments
+            or place.trailing_comments
+            or place.leading_detached_comments
+            or len(place.path) in _HAVE_LINES
+        ]
+        file.source_code_info.CopyFrom(SourceCodeInfo(location=kept))
 
 
 class DefinitionComments:

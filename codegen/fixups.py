@@ -5,7 +5,7 @@
   The plugin also copies comments into docstrings unchanged, with their backslashes and quotes.
 * mypy-protobuf renames a message ``None`` to ``_r_None``, but not in every reference. A name that a public import
   brings may be hidden by a message of the importing proto. A message may have the name of a module that the stub
-  imports: ``sys``.
+  imports: ``sys``; or that of a class which the stub defines for an enum: ``_Color`` for ``Color``.
 
 protoc's own ``_pb2`` modules need no fix: they put such names into their namespace without spelling them.
 """
@@ -79,6 +79,17 @@ _IMPORT = re.compile(r"^[ ]*(?:from[ ]\S+[ ])?import[ ](?P<names>.+)$", re.MULTI
 # What a stub defines, in any scope, with a name that it may have imported too: names of imports begin with `_`.
 _DEFINED = re.compile(r"\n[ ]*(?:class[ ]|def[ ])?(_[A-Za-z]\w*|sys)(?=[(:])")
 
+# A message or an enum whose name begins with an underscore.
+_UNDERSCORED = re.compile(r"class (_\w+)(?=\(_message|\(__)")
+# An enum: a class `_Color` with the type of its values, that of its descriptor, and `class Color`.
+_ENUM = re.compile(
+    r"""
+    ^ (?P<indent> [ ]* ) class [ ] (?P<values> _(?P<enum> \w+ ) ) : \n
+    .*? ^ (?P=indent) class [ ] (?P=enum) \( (?P=values) , [ ] metaclass=
+    """,
+    FLAGS,
+)
+
 _STUB = re.compile(
     rf"""
     {SKIPPED}
@@ -109,7 +120,7 @@ def fix_up(files: Mapping[str, str], reserved: Mapping[str, str] = EMPTY) -> dic
         if path.endswith("_pb2_grpc.py"):
             fixed[path] = _grpc(text)
         elif path.endswith(".pyi"):
-            text = _rename_imports(text)
+            text = _rename_classes_of_enums(_rename_imports(text))
             fixed[path] = _stub(text, {**reserved, **files}) if "_r_" in text or _SUSPECT.search(text) else text
     return fixed
 
@@ -201,6 +212,23 @@ def _rename_imports(text: str) -> str:
         return match[0]
 
     return pattern.sub(replaced, text)
+
+
+def _rename_classes_of_enums(text: str) -> str:
+    """Return a stub whose enums have no class with the name of another definition."""
+    defined = set(_UNDERSCORED.findall(text))
+    if not defined:
+        return text
+    words = set(re.findall(r"\w+", text))
+
+    def replaced(match: re.Match[str]) -> str:
+        name = match["values"]
+        if name not in defined:
+            return match[0]
+        return re.sub(rf"(?<=class ){name}(?=:)|(?<=[ \[(.]){name}(?=\.ValueType\b|, metaclass=)", free[name], match[0])
+
+    free = {name: naming.free(f"{name}_", words) for name in defined}
+    return _ENUM.sub(replaced, text)
 
 
 def _renamed_import(imported: str, renamed: Mapping[str, str]) -> str:

@@ -198,8 +198,14 @@ class _Contents:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._has_folder: dict[str, bool] = {}
 
     def __getitem__(self, path: str) -> bytes | None:
+        folder = os.path.dirname(path)
+        if folder not in self._has_folder:
+            self._has_folder[folder] = os.path.isdir(f"{self.folder}/{folder}")
+        if not self._has_folder[folder]:
+            return None
         try:
             with open(f"{self.folder}/{path}", "rb") as file:
                 return file.read()

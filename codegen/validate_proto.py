@@ -78,4 +78,4 @@ def check_rules(files: bytes, sources: Sequence[Source]) -> tuple[str, ...]:
 
 
 def _mentions(source: Source) -> bool:
-    return VALIDATE_PROTO.encode() in (source.root / source.name).read_bytes()
+    return VALIDATE_PROTO.encode() in source.read()

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import httptools
 
-from sdk._channel.long_body import LongBody
+from sdk._channel.long_body import FirstBytes, LongBody, unfilled
 from sdk._replica_protocol import GOING_AWAY, HEALTH_CHECK_RESPONSE
 from sdk._wire.frames import LARGE, PREFIX_LENGTH, unpack_prefix
 from sdk._wire.host import KEEP_ALIVE_HEAD
@@ -86,8 +86,8 @@ class ReplicaConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_fields", "_head", "_is_fresh", "_is_paused", "_long_body", "_owner", "_parser", "_transport", "accepted",
-        "call", "idle_since", "writable",
+        "_expects_long", "_fields", "_head", "_is_fresh", "_is_paused", "_long_body", "_owner", "_parser", "_transport",
+        "accepted", "call", "idle_since", "writable",
     )  # fmt: skip
 
     def __init__(self, owner: ConnectionOwner) -> None:
@@ -102,6 +102,7 @@ class ReplicaConnection(asyncio.Protocol):
         self._is_fresh = True  # no byte of the current response has arrived
         self._is_paused = False
         self._long_body: bytearray | None = None
+        self._expects_long = False  # the last response was
 
     # -- for the call -------------------------------------------------------------------------
 
@@ -109,6 +110,10 @@ class ReplicaConnection(asyncio.Protocol):
         """Begin a call: send the head of its request, with the body or without it."""
         self.call = call
         self._is_fresh = True
+        if self._expects_long:
+            self._expects_long = False
+            if call.messages is None:
+                FirstBytes(self, self._transport)
         if len(body) < LARGE:
             self._transport.write(head + body)
         else:  # a long message is not copied
@@ -188,13 +193,13 @@ class ReplicaConnection(asyncio.Protocol):
         """Read the rest of the first chunk into its own buffer."""
         self._begin_parsing()
         self._parser.feed_data(KEEP_ALIVE_HEAD)
-        body = bytearray(stop - begin)
+        body = unfilled(stop - begin)
         filled = len(data) - begin
         body[:filled] = memoryview(data)[begin:]
         LongBody(self, self._transport, body, filled, self._take_long_body)
 
     def _take_long_body(self, body: bytearray) -> None:
-        self._long_body = body
+        self._long_body, self._expects_long = body, True
         # A shorter chunk instead: the parser is now where the connection is, before the end of the line.
         self._parser.feed_data(b"1\r\n\0")
 

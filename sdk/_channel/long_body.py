@@ -7,7 +7,22 @@ message of a megabyte that is a tenth of the caller's time.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 from collections.abc import Callable
+from typing import Any
+
+# Bytes that are read before the length of a message is known.
+_FIRST_BYTES = 1 << 10
+# https://docs.python.org/3/c-api/bytearray.html#c.PyByteArray_Resize
+_resize = ctypes.pythonapi.PyByteArray_Resize
+_resize.argtypes = (ctypes.py_object, ctypes.c_ssize_t)
+
+
+def unfilled(length: int) -> bytearray:
+    """Return a buffer that has to be filled: its bytes are any."""
+    body = bytearray()
+    _resize(body, length)
+    return body
 
 
 class LongBody(asyncio.BufferedProtocol):
@@ -27,7 +42,7 @@ class LongBody(asyncio.BufferedProtocol):
         transport: asyncio.Transport,
         body: bytearray,
         filled: int,
-        on_whole: Callable[[bytearray], None],
+        on_whole: Callable[[Any], None],
     ) -> None:
         self._protocol = protocol
         self._transport = transport
@@ -58,3 +73,20 @@ class LongBody(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._protocol.resume_writing()
+
+
+class FirstBytes(LongBody):
+    """Reads only the first bytes of a response that may be long: what is read with them is copied.
+
+    Args:
+        protocol: The connection's own protocol, which gets them.
+        transport: Its transport.
+    """
+
+    def __init__(self, protocol: asyncio.Protocol, transport: asyncio.Transport) -> None:
+        super().__init__(protocol, transport, bytearray(_FIRST_BYTES), 0, protocol.data_received)
+
+    def buffer_updated(self, nbytes: int) -> None:
+        first = bytes(self._rest[:nbytes])
+        self._transport.set_protocol(self._protocol)
+        self._on_whole(first)

@@ -5225,6 +5225,7 @@ class Permission(_message.Message):
     OR_RULES_FIELD_NUMBER: _builtins.int
     ANY_FIELD_NUMBER: _builtins.int
     HEADER_FIELD_NUMBER: _builtins.int
+    NOT_RULE_FIELD_NUMBER: _builtins.int
     SOURCED_METADATA_FIELD_NUMBER: _builtins.int
     any: _builtins.bool
     @_builtins.property
@@ -5234,6 +5235,8 @@ class Permission(_message.Message):
     @_builtins.property
     def header(self) -> Global___HeaderMatcher: ...
     @_builtins.property
+    def not_rule(self) -> Global___Permission: ...
+    @_builtins.property
     def sourced_metadata(self) -> Global___SourcedMetadata: ...
     def __init__(
         self,
@@ -5242,13 +5245,14 @@ class Permission(_message.Message):
         or_rules: Global___Permission.Set | None = ...,
         any: _builtins.bool = ...,
         header: Global___HeaderMatcher | None = ...,
+        not_rule: Global___Permission | None = ...,
         sourced_metadata: Global___SourcedMetadata | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["and_rules", b"and_rules", "any", b"any", "header", b"header", "or_rules", b"or_rules", "rule", b"rule", "sourced_metadata", b"sourced_metadata"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["and_rules", b"and_rules", "any", b"any", "header", b"header", "not_rule", b"not_rule", "or_rules", b"or_rules", "rule", b"rule", "sourced_metadata", b"sourced_metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_rules", b"and_rules", "any", b"any", "header", b"header", "or_rules", b"or_rules", "rule", b"rule", "sourced_metadata", b"sourced_metadata"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["and_rules", b"and_rules", "any", b"any", "header", b"header", "not_rule", b"not_rule", "or_rules", b"or_rules", "rule", b"rule", "sourced_metadata", b"sourced_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_rule: _TypeAlias = _typing.Literal["and_rules", "or_rules", "any", "header", "sourced_metadata"]  # noqa: Y015
+    _WhichOneofReturnType_rule: _TypeAlias = _typing.Literal["and_rules", "or_rules", "any", "header", "not_rule", "sourced_metadata"]  # noqa: Y015
     _WhichOneofArgType_rule: _TypeAlias = _typing.Literal["rule", b"rule"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_rule) -> _WhichOneofReturnType_rule | None: ...
 

@@ -205,12 +205,26 @@ class HttpRules:
     """The routes of the methods of one server.
 
     Args:
-        methods: The methods.
+        methods: The methods. A path that begins with one of their services is that of a method, and of no route: the
+            ingress, which knows whom its rules allow what, decides so, too.
     """
 
     def __init__(self, methods: Iterable[Method]) -> None:
-        rules = [rule for method in methods for rule in rules_of(method)]
+        methods = tuple(methods)
+        self._services = tuple({f"{method.path.rpartition('/')[0]}/" for method in methods})
+        rules = [rule for method in methods for rule in rules_of(method) if not self._is_of_service(rule)]
         self.rules = sorted(rules, key=lambda rule: rule.rank)
+
+    def _is_of_service(self, rule: HttpRule) -> bool:
+        """Return True if all paths of a rule begin with a service, and log that it is left out."""
+        if not literal_prefix(rule.template).startswith(self._services):
+            return False
+        if rule.template != rule.method.path:  # which takes calls in JSON without a rule
+            text = (
+                "%s: a route of google.api.http is left out: the path %r begins with a service, as those of methods do"
+            )
+            logger.error(text, rule.method.path, rule.template)
+        return True
 
     def match(self, verb: str, target: str) -> tuple[RuleMatch | None, frozenset[str]]:
         """Return the first rule that a request matches, and the verbs that its path can have.
@@ -220,6 +234,8 @@ class HttpRules:
             target: The path with its query.
         """
         path, _, query = target.partition("?")
+        if path.startswith(self._services):
+            return None, frozenset()
         verbs = set[str]()
         for rule in self.rules:
             found = rule.pattern.fullmatch(path)

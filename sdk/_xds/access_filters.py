@@ -45,8 +45,11 @@ if TYPE_CHECKING:
     from sdk.access import Access, JwtIssuer, Limit, Rule, Who
 
 API_KEYS, JWT, RULES, LIMITS = "api-keys", "jwt", "rules", "limits"
-#: Key of our metadata on a route, with its application.
+#: Key of our metadata on a route, with its application, or that the proxy itself answers.
 ROUTE_METADATA = "sdk"
+_PROXY = "proxy"
+#: The method of a request whose path is that of no method and of no route.
+NO_METHOD = "/"
 _TYPES = {API_KEYS: pb.Lua, JWT: pb.JwtAuthentication, RULES: pb.RbacFilter, LIMITS: pb.LocalRateLimit}
 _JWT_METADATA, _PAYLOAD = "envoy.filters.http.jwt_authn", "payload"
 # Tokens that each of Envoy's threads remembers as verified: a signature takes 80 µs, a lookup 12.
@@ -142,7 +145,7 @@ def route_metadata(access: Access | None, application: str, method: str = "") ->
     Args:
         access: The option.
         application: Name of the application.
-        method: Path of the method, if it is not the path of the calls.
+        method: Path of the method, if it is not the path of the calls, or :data:`NO_METHOD`.
     """
     if access is None:
         return None
@@ -158,6 +161,13 @@ def route_metadata(access: Access | None, application: str, method: str = "") ->
         return None
     metadata = pb.Metadata()
     metadata.filter_metadata[ROUTE_METADATA].update(found)
+    return metadata
+
+
+def proxy_metadata() -> pb.Metadata:
+    """Return the metadata of a route whose calls the proxy answers."""
+    metadata = pb.Metadata()
+    metadata.filter_metadata[ROUTE_METADATA].update({_PROXY: "yes"})
     return metadata
 
 
@@ -218,25 +228,45 @@ def _rules(access: Access) -> pb.RbacFilter:
     }
     opened = [_path(pb.StringMatcher(prefix=prefix)) for name in access.open for prefix in _OPEN[name]]
     opened += map(_path, _ALWAYS_OPEN)
-    policies["open"] = pb.Policy(permissions=opened, principals=[pb.Principal(any=True)])
+    # An application may have a route of such a path, too.
+    is_of_proxy = _of_route(_PROXY, _text(pb.StringMatcher(exact="yes")))
+    permission = _all_of(is_of_proxy, _one_of(opened))
+    policies["open"] = pb.Policy(permissions=[permission], principals=[pb.Principal(any=True)])
     return pb.RbacFilter(rules=pb.Rbac(action=pb.Rbac.ALLOW, policies=policies))
 
 
 def _permission(applications: Iterable[str], methods: Iterable[str]) -> pb.Permission:
-    of_applications = [_of_route("application", pb.StringMatcher(exact=application)) for application in applications]
-    of_methods = [_path(matcher) for method in methods for matcher in method_matchers(method)]
-    of_methods += [
-        _of_route("method", pb.StringMatcher(exact=method) if "/" in method else pb.StringMatcher(prefix=f"{method}/"))
-        for method in methods
-    ]
-    both = [
-        pb.Permission(or_rules=pb.Permission.Set(rules=one_of)) for one_of in (of_applications, of_methods) if one_of
-    ]
-    return pb.Permission(and_rules=pb.Permission.Set(rules=both)) if both else pb.Permission(any=True)
+    conditions = []
+    if of_applications := [_of_route("application", _text(pb.StringMatcher(exact=each))) for each in applications]:
+        conditions.append(_one_of(of_applications))
+    if of_paths := [_path(matcher) for method in methods for matcher in method_matchers(method)]:
+        # The path says nothing where the route does: `/{kind}/{name}` matches what looks like another method.
+        is_route_of_method = _of_route("method", pb.ValueMatcher(present_match=True))
+        by_path = _all_of(_one_of(of_paths), pb.Permission(not_rule=is_route_of_method))
+        by_route = [_of_route("method", _text(_method_of_route(method))) for method in methods]
+        conditions.append(_one_of([by_path, *by_route]))
+    return _all_of(*conditions) if conditions else pb.Permission(any=True)
 
 
-def _of_route(key: str, value: pb.StringMatcher) -> pb.Permission:
-    matcher = _metadata(ROUTE_METADATA, (key,), value)
+def _method_of_route(method: str) -> pb.StringMatcher:
+    return pb.StringMatcher(exact=method) if "/" in method else pb.StringMatcher(prefix=f"{method}/")
+
+
+def _all_of(*conditions: pb.Permission) -> pb.Permission:
+    return pb.Permission(and_rules=pb.Permission.Set(rules=conditions))
+
+
+def _one_of(conditions: Iterable[pb.Permission]) -> pb.Permission:
+    return pb.Permission(or_rules=pb.Permission.Set(rules=conditions))
+
+
+def _text(matcher: pb.StringMatcher) -> pb.ValueMatcher:
+    return pb.ValueMatcher(string_match=matcher)
+
+
+def _of_route(key: str, value: pb.ValueMatcher) -> pb.Permission:
+    path = [pb.MetadataMatcher.PathSegment(key=key)]
+    matcher = pb.MetadataMatcher(filter=ROUTE_METADATA, path=path, value=value)
     return pb.Permission(sourced_metadata=pb.SourcedMetadata(metadata_matcher=matcher, metadata_source=pb.ROUTE))
 
 
@@ -317,14 +347,6 @@ def _pattern(pattern: str) -> pb.StringMatcher:
     if pattern.startswith("*"):
         return pb.StringMatcher(suffix=pattern[1:])
     return pb.StringMatcher(exact=pattern)
-
-
-def _metadata(filter_name: str, path: Iterable[str], value: pb.StringMatcher) -> pb.MetadataMatcher:
-    return pb.MetadataMatcher(
-        filter=filter_name,
-        path=[pb.MetadataMatcher.PathSegment(key=step) for step in path],
-        value=pb.ValueMatcher(string_match=value),
-    )
 
 
 # -- limits -----------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ _SENT = (
 )  # fmt: skip
 _READ = (
     "grpc-status", "grpc-message", "grpc-status-details-bin", "call-status", "request_id", "retry-after",
-    "connect-content-encoding",
+    "connect-content-encoding", "www-authenticate", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset",
 )  # fmt: skip
 _METHODS = "GET,POST,PUT,PATCH,DELETE"
 # Seconds that a browser keeps the answer to a preflight; Chromium keeps it for at most two hours.
@@ -53,7 +53,7 @@ def cors_policy(origins: tuple[str, ...], headers: tuple[str, ...], *, credentia
 
     Args:
         origins: ``"https://app.example.com"``, or ``"*"`` for every page.
-        headers: Headers to send and to read, in addition to those of the protocols.
+        headers: Metadata to send and to read, in addition to the headers of the protocols.
         credentials: Whether cookies and other credentials of the browser may be sent.
     """
     if not origins:
@@ -62,7 +62,8 @@ def cors_policy(origins: tuple[str, ...], headers: tuple[str, ...], *, credentia
         allow_origin_string_match=[pb.StringMatcher(exact=origin) for origin in origins],
         allow_methods=_METHODS,
         allow_headers=",".join((*_SENT, *headers)),
-        expose_headers=",".join((*_READ, *headers)),
+        # Over Connect and JSON, trailing metadata are headers with another name: sdk/_web/http_call.py.
+        expose_headers=",".join((*_READ, *headers, *(f"trailer-{name}" for name in headers))),
         max_age=_MAX_AGE,
         allow_credentials=BoolValue(value=credentials),
         # The replica would refuse it, without saying why.

@@ -27,6 +27,7 @@ _OVER_LIMIT = "The call exceeds a limit of the ingress. Try again later."
 _NO_MEMORY = "The proxy has reached its limit of memory (max_envoy_memory_bytes). Try again later."
 _TOO_MANY_RETRIES = "; too many other calls are being retried."
 _BODY = "%LOCAL_REPLY_BODY%"
+_CAUSE = "%RESPONSE_CODE_DETAILS%"
 # A call that is refused for want of memory has no `x-request-id` yet.
 _REQUEST_ID = first_of("REQ request_id?x-request-id", "UNIQUE_ID")
 
@@ -47,12 +48,31 @@ _NOT_FOUND = _Status(5, "NOT_FOUND", "not_found", 404)
 _DEADLINE_EXCEEDED = _Status(4, "DEADLINE_EXCEEDED", "deadline_exceeded", 504)
 _UNAUTHENTICATED = _Status(16, "UNAUTHENTICATED", "unauthenticated", 401)
 _PERMISSION_DENIED = _Status(7, "PERMISSION_DENIED", "permission_denied", 403)
+_UNIMPLEMENTED = _Status(12, "UNIMPLEMENTED", "unimplemented", 501)
 # The statuses with which Envoy's filters refuse calls.
 _BY_HTTP_STATUS = (
     _UNAUTHENTICATED,
     _PERMISSION_DENIED,
     _RESOURCE_EXHAUSTED,
     _DEADLINE_EXCEEDED,
+)
+# Requests that are not calls in any protocol, by the HTTP status with which Envoy refuses them.
+_NO_CALLS = (
+    (_Status(3, "INVALID_ARGUMENT", "invalid_argument", 400), f"The request is not valid HTTP ({_CAUSE})."),
+    (_NOT_FOUND, f"The ingress has nothing at this path ({_CAUSE})."),
+    (_Status(8, "RESOURCE_EXHAUSTED", "resource_exhausted", 413), f"The request is too large ({_CAUSE})."),
+    # https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_http_version
+    (
+        _Status(12, "UNIMPLEMENTED", "unimplemented", 426),
+        "The ingress speaks HTTP/1.1 and HTTP/2, not HTTP/1.0. Behind nginx, set proxy_http_version 1.1.",
+    ),
+    (
+        _Status(8, "RESOURCE_EXHAUSTED", "resource_exhausted", 431),
+        f"The headers of the request are too many or too long ({_CAUSE}).",
+    ),
+    (_Status(13, "INTERNAL", "internal", 500), f"The ingress failed ({_CAUSE})."),
+    (_UNIMPLEMENTED, f"The ingress does not support this kind of request ({_CAUSE})."),
+    (_Status(14, "UNAVAILABLE", "unavailable", 502), f"The replica gave no valid answer ({_CAUSE})."),
 )
 
 
@@ -70,6 +90,12 @@ def local_replies() -> pb.LocalReplyConfig:
     always = pb.AccessLogFilter(not_health_check_filter=pb.NotHealthCheckFilter())
     return pb.LocalReplyConfig(
         mappers=[
+            *_replies(
+                # With this status Envoy refuses it, as it refuses clients without credentials.
+                both(has_status(403), has_header(pb.HeaderMatcher(name="upgrade", present_match=True))),
+                "The ingress upgrades no connection to another protocol, such as WebSocket.",
+                _UNIMPLEMENTED,
+            ),
             *_refused(),
             *_replies(
                 overloaded,
@@ -95,6 +121,7 @@ def local_replies() -> pb.LocalReplyConfig:
             *_replies(refused, f"{_REFUSED}."),
             *(reply for status in _BY_HTTP_STATUS for reply in _web_replies(has_status(status.http), _BODY, status)),
             *_web_replies(has_status(503), _BODY, _UNAVAILABLE),
+            *(reply for status, text in _NO_CALLS for reply in _web_replies(has_status(status.http), text, status)),
             pb.ResponseMapper(filter=always, headers_to_add=[_request_id()]),
         ]
     )
@@ -169,7 +196,7 @@ def _web_replies(
         details: A serialized ``google.rpc.Status`` with error details; empty for none.
     """
     name = set_header("call-status", status.name)
-    message = set_header("grpc-message", text.replace(_BODY, "%RESPONSE_CODE_DETAILS%"))
+    message = set_header("grpc-message", text.replace(_BODY, _CAUSE))
     yield pb.ResponseMapper(
         filter=both(has_content_type("application/grpc-web"), matches),
         status_code=UInt32Value(value=200),

@@ -37,7 +37,7 @@ from sdk._replica_protocol import (
     PROXY_LIVE_PATH,
     PROXY_READY_PATH,
 )
-from sdk._xds.access_filters import enabled_filters, names_methods, route_metadata
+from sdk._xds.access_filters import NO_METHOD, enabled_filters, names_methods, proxy_metadata, route_metadata
 from sdk._xds.clusters import FALLBACK_CLUSTER, affinity_cluster_name, cluster_name
 from sdk._xds.ext_authz import gate_config
 from sdk._xds.headers import set_header
@@ -238,7 +238,11 @@ def _fallback_route(filters: Mapping[str, Packed]) -> pb.Route:
     to_fallback = _route_action(FALLBACK_CLUSTER)
     to_fallback.retry_policy.CopyFrom(fallback_retries())
     return pb.Route(
-        match=pb.RouteMatch(prefix="/"), route=to_fallback, name=FALLBACK_CLUSTER, typed_per_filter_config=filters
+        match=pb.RouteMatch(prefix="/"),
+        route=to_fallback,
+        name=FALLBACK_CLUSTER,
+        metadata=proxy_metadata(),
+        typed_per_filter_config=filters,
     )
 
 
@@ -254,6 +258,8 @@ def _application(
         routes = {}
         if deployment.holds_calls or names_methods(snapshot.access):
             routes = _http_leaves(app.name, deployment, snapshot.access)
+        if routes:  # a path that begins with a service is in none of them
+            routes |= dict.fromkeys((f"/{service}/" for service in deployment.services), leaf)
         return _OnMatch(matcher=_matcher_tree(":path", prefix=routes, otherwise=leaf)) if routes else leaf
     services: dict[str, pb.Matcher.OnMatch] = {}
     for deployment in app.deployments:
@@ -337,7 +343,7 @@ def _http_leaves(application: str, deployment: Deployment, access: Access | None
     """
     if deployment.hidden:
         return {}
-    metadata = route_metadata(access, application)
+    metadata = route_metadata(access, application, NO_METHOD if names_methods(access) else "")
     leaves = {}
     for prefix in dict.fromkeys(route.prefix for route in deployment.http_routes):
         routes = list(_route_pair(application, deployment, None, metadata))

@@ -40,8 +40,8 @@ def failed(code: str) -> str:
     return series("serve_num_grpc_error_requests_total", **SHOP, **PAY, error_code=code)
 
 
-def failed_of_method(code: str) -> str:
-    return series("serve_num_deployment_grpc_error_requests_total", **TILL, **PAY, error_code=code)
+def failed_of_method(code: str, method: str = PAY["method"]) -> str:
+    return series("serve_num_deployment_grpc_error_requests_total", **TILL, method=method, error_code=code)
 
 
 def failed_of_deployment(code: str) -> str:
@@ -110,6 +110,11 @@ CALM: dict[str, str] = {
     **histogram(LATENCY, {**SHOP, **PAY}, 500),
     series("sdk_replica_requests_total", **TILL, **PAY, status_code="OK", caller="client"): rate(100),
     failed_of_method("INTERNAL"): rate(1),
+    # Of a client that looks for methods.
+    failed_of_method("UNIMPLEMENTED", "_OTHER"): rate(1),
+    series("sdk_replica_requests_total", **TILL, method="_OTHER", status_code="UNIMPLEMENTED", caller="client"): rate(
+        1
+    ),
     series("serve_deployment_request_counter_total", **REPLICA): rate(100),
     failed_of_deployment("NOT_FOUND"): rate(90),
     **histogram(PROCESSING, REPLICA, 500),

@@ -84,6 +84,24 @@ def test_services_that_hide_what_the_module_of_grpc_uses(sdk: Sdk) -> None:
     subprocess.run([sys.executable, "-c", code], cwd="gen", check=True)
 
 
+def test_definitions_with_the_names_of_the_classes_of_enums(sdk: Sdk) -> None:
+    # In a stub, `enum Color` has the classes `_Color` and `Color`.
+    kinds = "enum Kind { KIND = 0; } message _Kind { Kind kind = 1; } Kind one = 1; _Kind two = 2;"
+    colors = "enum Color { RED = 0; } enum _Color { BLUE = 0; }"
+    put({"api/a.proto": proto("v", f"{colors} message _Size {{ {kinds} }} enum Size {{ SMALL = 0; }}")})
+    assert outcome(sdk("api", "--out", "gen"))[::2] == (0, "")
+    stub = ast.parse(content("gen")["a_pb2.pyi"])
+    scopes = [node for node in ast.walk(stub) if isinstance(node, ast.Module | ast.ClassDef)]
+    for scope in scopes:
+        names = [node.name for node in scope.body if isinstance(node, ast.ClassDef)]
+        assert len(names) == len(set(names))
+    text = content("gen")["a_pb2.pyi"].decode()
+    assert "class Color(_Color_, metaclass=_ColorEnumTypeWrapper)" in text
+    assert "RED: _Color_.ValueType" in text
+    assert "class _Color(__Color, metaclass=__ColorEnumTypeWrapper)" in text
+    assert "_EnumTypeWrapper[_Size._Kind_.ValueType]" in text
+
+
 @pytest.mark.parametrize("name", ["-x", "--python_out", "@x"])
 def test_names_that_are_options_of_protoc(sdk: Sdk, name: str) -> None:
     put({f"api/{name}.proto": proto("v")})

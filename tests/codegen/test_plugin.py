@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGeneratorResponse
 from google.protobuf.descriptor_pb2 import Edition, FileDescriptorSet
 
-from codegen import plugin
+from codegen import bundled_plugins, plugin, stubs
 from tests.support.project import PROTO, content, message, put
 from tests.support.sdk_command import SDK
 
@@ -176,3 +176,13 @@ def test_it_reads_only_the_request(tree: CodeGeneratorRequest, tmp_path: Path) -
     (tmp_path / "elsewhere").mkdir()
     here = run_plugin(tree, tmp_path)
     assert run_plugin(tree, tmp_path / "elsewhere", HOME="/nowhere", LANG="C", TZ="Asia/Tokyo") == here
+
+
+def test_in_one_process_the_plugins_read_fewer_places_and_give_the_same_files(tree: CodeGeneratorRequest) -> None:
+    tree.proto_file[0].source_code_info.location[-1].leading_detached_comments.append(" the end")
+    alone = CodeGeneratorRequest.FromString(tree.SerializeToString())
+    files = [*plugin.respond(alone).file, *stubs.write(alone, pytest.fail)]
+    places = sum(len(file.source_code_info.location) for file in tree.proto_file)
+    together = bundled_plugins.respond(tree, list(tree.file_to_generate)).file
+    assert list(together) == files
+    assert sum(len(file.source_code_info.location) for file in tree.proto_file) < places / 2

@@ -69,17 +69,6 @@ class SyncCallee(SyncProbeBase):
 
 
 @pytest.fixture
-async def served() -> AsyncIterator[Deployment]:
-    async with deployment(Callee()) as served:
-        yield served
-
-
-@pytest.fixture
-def handle(served: Deployment) -> AsyncProbeHandle:
-    return AsyncProbeHandle(served.handle)
-
-
-@pytest.fixture
 def received(monkeypatch: pytest.MonkeyPatch) -> bytearray:
     """All bytes that callers receive."""
     found = bytearray()

@@ -71,8 +71,8 @@ class Switching(FakeTransport):
         self.protocol.connection_lost(None)
 
 
-async def answered(pieces: Iterator[bytes], *, loses: bool = False) -> tuple[str | Told, Switching]:
-    """Return the outcome of a call whose response arrives in these pieces, and its transport."""
+def one_connection() -> tuple[Any, Switching]:
+    """Return a handle with one idle connection, and the transport of that."""
     loop = asyncio.get_running_loop()
     target = Target(("app", "D"), None, loop, "", lambda _: None)
     target.apply(State("app", "D", True, (Address("r", "", 0),)))
@@ -84,6 +84,16 @@ async def answered(pieces: Iterator[bytes], *, loses: bool = False) -> tuple[str
     replica.release(connection)
     handle: Any = ServiceHandle(None)
     handle._loop, handle._target = loop, target
+    return handle, transport
+
+
+async def answered(pieces: Iterator[bytes], *, loses: bool = False) -> tuple[str | Told, Switching]:
+    """Return the outcome of a call whose response arrives in these pieces, and its transport."""
+    handle, transport = one_connection()
+    return await answered_by(handle, transport, pieces, loses=loses), transport
+
+
+async def answered_by(handle: Any, transport: Switching, pieces: Iterator[bytes], *, loses: bool = False) -> str | Told:
     waiting = asyncio.ensure_future(HandleUnary.of(handle, _METHOD)(Ask()))
     await asyncio.sleep(0)
     for piece in pieces:
@@ -91,9 +101,9 @@ async def answered(pieces: Iterator[bytes], *, loses: bool = False) -> tuple[str
     if loses:
         transport.lose()
     try:
-        return await waiting, transport
+        return await waiting
     except RpcError as error:
-        return str(error), transport
+        return str(error)
 
 
 def split(data: bytes, cuts: list[int]) -> Iterator[bytes]:
@@ -128,6 +138,29 @@ async def test_the_rest_of_the_response_counts_too(after: bytes, outcome: str, c
     assert isinstance(told, str)
     assert told.startswith(outcome)
     assert transport.buffered > LARGE
+
+
+@pytest.mark.parametrize("size", [3, 2000, 2 * LARGE])
+async def test_after_a_long_response_only_the_first_bytes_of_the_next_are_copied(size: int) -> None:
+    handle, transport = one_connection()
+    long = KEEP_ALIVE_HEAD + chunk(message(2 * LARGE)) + b"0\r\n" + _OK
+    assert await answered_by(handle, transport, split(long, [500])) == Told(payload=b"x" * 2 * LARGE)
+    response = KEEP_ALIVE_HEAD + chunk(message(size)) + b"0\r\n" + _OK
+    for buffered in min(len(response), 1 << 10), 0:
+        transport.buffered = 0
+        told = await answered_by(handle, transport, iter([response]))
+        assert told == Told(payload=b"x" * size)
+        if size < LARGE:
+            assert transport.buffered == buffered
+        elif buffered:
+            assert transport.buffered == len(response) - len(b"\r\n0\r\n" + _OK)
+
+
+async def test_a_replica_that_dies_before_the_first_bytes_of_a_response_that_may_be_long() -> None:
+    handle, transport = one_connection()
+    long = KEEP_ALIVE_HEAD + chunk(message(2 * LARGE)) + b"0\r\n" + _OK
+    await answered_by(handle, transport, split(long, [500]))
+    assert await answered_by(handle, transport, iter([]), loses=True) == _LOST
 
 
 async def test_a_flag_is_not_ignored() -> None:

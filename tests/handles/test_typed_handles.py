@@ -134,17 +134,6 @@ class WritingCallee(Callee):
             await grpc_context.write(Told(number=number))
 
 
-@pytest.fixture
-async def served() -> AsyncIterator[Deployment]:
-    async with deployment(Callee()) as served:
-        yield served
-
-
-@pytest.fixture
-def handle(served: Deployment) -> AsyncProbeHandle:
-    return AsyncProbeHandle(served.handle)
-
-
 @contextlib.asynccontextmanager
 async def handle_to(callee: Any) -> AsyncIterator[AsyncProbeHandle]:
     async with deployment(callee) as served:

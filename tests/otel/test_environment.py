@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import subprocess
@@ -19,6 +20,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from sdk._otel import current, environment
 from sdk._otel.environment import Telemetry, export_interval_s, exporter_names, find_exporters, make_resource
+from sdk._otel.exports import watch
 from sdk._wire.traced_call import ServerSpans
 from sdk.errors import MissingExtraError, OptionsError
 from tests.support.loops import PATIENCE_S
@@ -180,6 +182,37 @@ async def test_a_collector_that_hangs_delays_the_end_for_a_limited_time_and_keep
     assert not hanging.is_down.is_set()
     release.set()
     assert "the last traces of this process were not exported within 0.01 s" in caplog.text
+
+
+@pytest.mark.parametrize("begins_before", [False, True])
+async def test_the_last_metrics_wait_for_an_export_that_has_begun(begins_before: bool) -> None:
+    seen: list[str] = []
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    class Exporter:
+        def export(self, data: str) -> None:
+            seen.append(f"begin {data}")
+            has_begun.set()
+            may_end.wait()
+            seen.append(f"end {data}")
+
+        def shutdown(self) -> None:
+            seen.append("shutdown")
+
+    telemetry = Telemetry()
+    exporter: Any = watch(Exporter(), telemetry._outages["metrics"])
+    telemetry.metric_exporters.append(exporter)
+    periodic = threading.Thread(target=exporter.export, args=("periodic",))
+    if begins_before:
+        periodic.start()
+        assert has_begun.wait(PATIENCE_S)
+        asyncio.get_running_loop().call_later(0, may_end.set)
+    else:
+        may_end.set()
+    last: Any = "last"
+    await telemetry.shut_down_within(PATIENCE_S, last)
+    before = ["begin periodic", "end periodic"] if begins_before else []
+    assert seen == [*before, "begin last", "end last", "shutdown"]
 
 
 @pytest.mark.usefixtures("_no_providers")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import email
+import json
 import re
+import shlex
+import shutil
 import sys
 import sysconfig
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -109,6 +113,33 @@ def test_makes_a_new_project(venv: Path, tmp_path: Path) -> None:
     run([f"{venv}/bin/sdk", "new", "till"], tmp_path)
     run([f"{venv}/bin/sdk", "codegen", "--check"], tmp_path / "till")
     assert "Till: fits" in run([f"{venv}/bin/sdk", "check", "--strict", "till.service"], tmp_path / "till")
+
+
+def test_the_steps_of_the_image_of_a_new_project(venv: Path, tmp_path: Path) -> None:
+    """Install what its Dockerfile copies, in the environment of the wheel, and find the application there."""
+    run([f"{venv}/bin/sdk", "new", "kiosk"], tmp_path)
+    project, image = tmp_path / "kiosk", tmp_path / "image"
+    image.mkdir()
+    served = ""
+    for step, _, rest in (line.partition(" ") for line in (project / "Dockerfile").read_text().splitlines()):
+        if step == "COPY":
+            *sources, target = rest.split()
+            for source in (project / name for name in sources):
+                if source.is_dir():
+                    shutil.copytree(source, image / target)
+                else:
+                    shutil.copy(source, image / target)
+        elif rest.startswith("pip install"):
+            *pip, ray = shlex.split(rest)
+            assert ray == f"ray[serve]=={metadata.version('ray')}"
+            offline = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+            run([sys.executable, "-m", "pip", f"--python={venv}/bin/python", *pip[1:], *offline], image)
+        elif step == "CMD":
+            command, subcommand, served, *options = json.loads(rest)
+            assert [command, subcommand, *options] == ["sdk", "run", "--name", "kiosk"]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert "Kiosk: fits" in run([f"{venv}/bin/sdk", "check", "--strict", served], elsewhere)
 
 
 def test_checks_the_application(venv: Path, project: Path) -> None:

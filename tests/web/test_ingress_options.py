@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -35,7 +37,9 @@ def test_a_page_may_call_as_the_options_say(server: sdk.testing.Server) -> None:
     )
     answer = ask(server, SAY, {"code": 5}, {"origin": ORIGIN})
     assert (answer.status, answer.headers["access-control-allow-origin"]) == (404, ORIGIN)
-    assert {"x-mine", "request_id"} <= set(answer.headers["access-control-expose-headers"].split(","))
+    # Over Connect and JSON, trailing metadata are headers that begin with "trailer-".
+    readable = {"x-mine", "trailer-x-mine", "request_id", "retry-after", "x-ratelimit-remaining", "www-authenticate"}
+    assert readable <= set(answer.headers["access-control-expose-headers"].split(","))
 
 
 def test_another_page_may_not(server: sdk.testing.Server) -> None:
@@ -147,3 +151,36 @@ async def test_envoy_s_own_answers_have_the_form_of_the_protocol() -> None:
         code, text, trailers = await it.call("/demo.Greeter/SayHello", ("request_id", "r"))
         assert (code, text) == ("UNAVAILABLE", "No replica of application 'one' is ready.")
         assert trailers["request_id"] == "r"
+
+
+_HEAD = b"POST /sdk.web.Chat/Say HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code", "text"),
+    [
+        (b"no HTTP\r\n\r\n", 400, "invalid_argument", "is not valid HTTP (http1.codec_error)"),
+        (b"WRONG" + _HEAD[4:] + b"\r\n", 400, "invalid_argument", "is not valid HTTP (http1.codec_error)"),
+        (_HEAD.replace(b"host: a\r\n", b"") + b"\r\n", 400, "invalid_argument", "(missing_host_header)"),
+        (_HEAD + b"content-length: 2\r\ncontent-length: 3\r\n\r\n", 400, "invalid_argument", "codec_error"),
+        (_HEAD.replace(b"/1.1", b"/1.0") + b"\r\n", 426, "unimplemented", "HTTP/1.1 and HTTP/2, not HTTP/1.0"),
+        (_HEAD + b"x: %s\r\n\r\n" % bytes(300_000).replace(b"\0", b"x"), 431, "resource_exhausted", "too long"),
+        (_HEAD + b"transfer-encoding: br\r\n\r\n", 501, "unimplemented", "does not support this kind of request"),
+        (b"OPTIONS * HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", 404, "not_found", "nothing at this path"),
+        (_HEAD + b"connection: upgrade\r\nupgrade: websocket\r\n\r\n", 501, "unimplemented", "such as WebSocket"),
+    ],
+    ids=["no-http", "verb", "host", "lengths", "http-1.0", "headers", "coding", "asterisk", "upgrade"],
+)
+def test_what_envoy_refuses_has_an_error_in_json(
+    server: sdk.testing.Server, request_bytes: bytes, status: int, code: str, text: str
+) -> None:
+    host, port = server.target.split(":")
+    with socket.create_connection((host, int(port)), PATIENCE_S) as connection:
+        connection.sendall(request_bytes)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        error = json.loads(response.read())
+    assert (response.status, response.getheader("content-type")) == (status, "application/json")
+    assert response.getheader("request_id")
+    assert error["code"] == code
+    assert text in error["message"]

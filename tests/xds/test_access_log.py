@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -200,12 +201,14 @@ async def test_a_collector_gets_each_call_with_every_field_that_it_has(tmp_path:
 
 
 async def test_calls_are_served_without_their_collector() -> None:
-    for address in (f"http://127.0.0.1:{free_port()}", "http://collector.invalid:4317"):
-        async with rig("a") as it:
-            target = log_collector({"OTEL_EXPORTER_OTLP_ENDPOINT": address})
-            it.config = replace(it.config, access_log=AccessLogConfig(target))
-            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
-            assert await it.answers(GREET) == "a"
+    with socket.create_server(("127.0.0.1", 0)) as hanging:  # the kernel accepts; nobody reads
+        addresses = (f"127.0.0.1:{free_port()}", "collector.invalid:4317", f"127.0.0.1:{hanging.getsockname()[1]}")
+        for address in addresses:
+            async with rig("a") as it:
+                target = log_collector({"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{address}"})
+                it.config = replace(it.config, access_log=AccessLogConfig(target))
+                await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+                assert await it.answers(GREET) == "a"
 
 
 async def lines(path: Path, count: int) -> str:

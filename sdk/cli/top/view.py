@@ -47,7 +47,7 @@ def as_tables(figures: Figures) -> RenderableType:
             _errors(replica.errors_per_s),
         )
     parts: list[RenderableType] = [Text(f"Calls of the last {figures.seconds:.0f} s", style="bold"), Text()]
-    parts.append(methods if figures.methods else Text("no client has called"))
+    parts.append(methods if figures.methods else Text("no calls of clients in this time; Ray exports every 10 s"))
     if figures.replicas:
         parts += [Text(), replicas]
     if figures.rejected:
