@@ -11,6 +11,9 @@ CONTROLLER_NAME = "controller"
 
 #: Seconds between two heartbeats of a replica, and without a heartbeat until its lease expires.
 HEARTBEAT_S, LEASE_S = 2.0, 7.0
+#: The same, while the proxy of its node is heard of: that reports the end of the replica's process at once, and Envoy
+#: checks its health. On a machine whose cores are all busy, a heartbeat may come late although the replica serves.
+WATCHED_LEASE_S = 30.0
 #: Seconds until the lease of a proxy expires. Longer, because its Envoy keeps serving while the proxy is restarted:
 #: callers that wait for its acknowledgement must not give up before it is back.
 PROXY_LEASE_S = 15.0

@@ -19,7 +19,7 @@ import ray
 
 from sdk._ingress import option_store, proxy_fleet
 from sdk._ingress.actor_log import log_to_file
-from sdk._ingress.cluster import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S
+from sdk._ingress.cluster import CONTROLLER_NAME, LEASE_S, NAMESPACE, PROXY_LEASE_S, WATCHED_LEASE_S
 from sdk._ingress.controller_metrics import ControllerMetrics
 from sdk._ingress.owners import Absence, OwnerLeases
 from sdk._ingress.publication import Acknowledgements, Publication
@@ -75,6 +75,7 @@ class Controller:
         self._owner_leases = OwnerLeases()
         self._registry = Registry(
             lease_s=LEASE_S,
+            watched_lease_s=WATCHED_LEASE_S,
             proxy_lease_s=PROXY_LEASE_S,
             pause_s=LEASE_S / 2,
             options=await option_store.load(options),
@@ -346,7 +347,7 @@ class Controller:
             self._registry.renew(replica_id)
         expired = self._registry.expire()
         if expired:
-            logger.warning("removing replicas without a heartbeat for %g s: %s", LEASE_S, ", ".join(expired))
+            logger.warning("removing replicas without a heartbeat for at least %g s: %s", LEASE_S, ", ".join(expired))
         alive = await asyncio.to_thread(proxy_fleet.alive_nodes)
         self._nodes = len(alive)
         options = self._registry.options

@@ -122,6 +122,8 @@ class Registry:
 
     Args:
         lease_s: Seconds without a heartbeat after which a replica is removed.
+        watched_lease_s: The same while the proxy of its node was heard of in the last ``lease_s`` seconds: it reports the
+            end of a replica's process at once. ``lease_s`` by default.
         proxy_lease_s: Seconds without a report after which a proxy is removed; ``lease_s`` by default.
         pause_s: Seconds between two calls of :meth:`expire` above which this process itself was paused (a suspended
             machine, a stopped container) and received no heartbeat. Such a pause extends all leases.
@@ -141,6 +143,7 @@ class Registry:
         self,
         *,
         lease_s: float,
+        watched_lease_s: float | None = None,
         pause_s: float = float("inf"),
         proxy_lease_s: float | None = None,
         options: GrpcOptions | None = None,
@@ -151,6 +154,7 @@ class Registry:
         self._pause_s = pause_s
         self._clock = clock
         self._expired_at = clock()
+        self._extra_s = 0.0 if watched_lease_s is None else watched_lease_s - lease_s
         self._proxy_lease_s = lease_s if proxy_lease_s is None else proxy_lease_s
         self._options = options or GrpcOptions()
         # The options that each replica reported to serve with.
@@ -244,7 +248,8 @@ class Registry:
         if pause > self._pause_s:
             for leases in self._leases, self._proxy_leases:
                 leases.update((key, until + pause) for key, until in leases.items())
-        gone = tuple(replica_id for replica_id, until in self._leases.items() if until <= now)
+        late = [replica_id for replica_id, until in self._leases.items() if until <= now]
+        gone = tuple(each for each in late if self._leases[each] + self._extra_s <= now or not self._is_watched(each))
         for replica_id in gone:
             self._count_removed(replica_id, "lost")
             self._remove_replica(replica_id)
@@ -254,6 +259,14 @@ class Registry:
         if gone:
             self._publish()
         return gone
+
+    def _is_watched(self, replica_id: str) -> bool:
+        """Return whether a replica's node has a proxy that was heard of within the lease of a replica."""
+        proxy_id = self._proxy_of_node.get(self._replicas[replica_id].endpoint.node_id)
+        if proxy_id is None:
+            return False
+        heard_at = self._proxy_leases[proxy_id] - self._proxy_lease_s
+        return self._clock() - heard_at < self._lease_s
 
     def adopt(self, snapshot: Snapshot) -> None:
         """Adopt a proxy's routing table from an earlier controller. Each replica must renew its lease in time."""

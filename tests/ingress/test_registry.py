@@ -54,6 +54,32 @@ def test_each_change_of_replicas_is_a_new_version(registry: Registry) -> None:
     assert (registry.snapshot.version, endpoints(registry)) == (13, ["a"])
 
 
+def test_a_replica_whose_proxy_is_heard_of_has_a_longer_lease(clock: Clock) -> None:
+    registry = Registry(lease_s=5, watched_lease_s=20, proxy_lease_s=15, clock=clock, first_version=0)
+    registry.report(ProxyState("p", "n", "127.0.0.1:9000"))
+    for name, node in ("watched", "n"), ("on another node", "m"):
+        registry.register(Replica("app", "D", ("t.T",), Endpoint(name, "127.0.0.1", 4000, node_id=node)))
+    for clock.now in (4.0, 8.0):
+        registry.renew_proxy("p")
+    assert registry.expire() == ("on another node",)
+    clock.now = 12.0
+    assert registry.expire() == ()
+    clock.now = 13.0
+    assert registry.expire() == ("watched",), "the proxy, too, was not heard of for five seconds"
+
+
+def test_a_replica_without_heartbeats_is_removed_also_with_a_proxy(clock: Clock) -> None:
+    registry = Registry(lease_s=5, watched_lease_s=20, clock=clock, first_version=0)
+    registry.report(ProxyState("p", "n", "127.0.0.1:9000"))
+    registry.register(Replica("app", "D", ("t.T",), Endpoint("a", "127.0.0.1", 4000, node_id="n")))
+    for now in range(1, 20):
+        clock.now = now
+        registry.renew_proxy("p")
+        assert registry.expire() == ()
+    clock.now = 20
+    assert registry.expire() == ("a",)
+
+
 def test_a_pause_of_the_controller_extends_all_leases(clock: Clock) -> None:
     registry = Registry(lease_s=5, pause_s=2, clock=clock, first_version=0)
     registry.register(replica("a"))
