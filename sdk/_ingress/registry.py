@@ -122,8 +122,8 @@ class Registry:
 
     Args:
         lease_s: Seconds without a heartbeat after which a replica is removed.
-        watched_lease_s: The same while the proxy of its node was heard of in the last ``lease_s`` seconds: it reports the
-            end of a replica's process at once. ``lease_s`` by default.
+        watched_lease_s: The same while the proxy of its node was heard of in the last ``lease_s`` seconds: it reports
+            the end of a replica's process at once. ``lease_s`` by default.
         proxy_lease_s: Seconds without a report after which a proxy is removed; ``lease_s`` by default.
         pause_s: Seconds between two calls of :meth:`expire` above which this process itself was paused (a suspended
             machine, a stopped container) and received no heartbeat. Such a pause extends all leases.
