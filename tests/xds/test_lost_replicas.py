@@ -15,7 +15,9 @@ import grpc.aio
 import pytest
 
 from sdk._replica_protocol import SHUTTING_DOWN
+from sdk._xds.listener import CONNECTION_BUFFER
 from sdk._xds.resources import build_resources
+from sdk._xds.retries import BUFFERED_BYTES
 from sdk.client import RetryPolicy
 from tests.support.envoy_rig import Rig, Upstream, rig
 from tests.support.loops import PATIENCE_S
@@ -152,6 +154,19 @@ async def test_a_response_of_a_handler_is_not_retried() -> None:
             upstream.raw_response = LEAVES.replace(SHUTTING_DOWN.encode(), b"come back later")
         assert await it.answers(GET) == "UNAVAILABLE"
         assert sum(upstream.calls for upstream in it.upstreams.values()) == 1
+
+
+async def test_a_request_up_to_the_buffer_limit_is_retried() -> None:
+    """Also one that is longer than a connection's buffer."""
+    assert BUFFERED_BYTES > CONNECTION_BUFFER
+    async with rig("a", "b") as it:
+        await publish_store(it)
+        for upstream in it.upstreams.values():
+            upstream.raw_response = b""
+        code, _, _ = await it.call(GET, request=bytes(BUFFERED_BYTES - 5))
+        assert code == "UNAVAILABLE"
+        calls = [upstream.calls for upstream in it.upstreams.values()]
+        assert calls == [1, 1]
 
 
 async def test_a_request_above_the_buffer_limit_is_forwarded_and_not_retried() -> None:
