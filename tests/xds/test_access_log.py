@@ -54,7 +54,7 @@ async def test_each_call_is_logged_with_every_field_that_it_has(tmp_path: Path) 
     assert served["upstream"].startswith("127.0.0.1:")
     assert served["authority"].startswith("127.0.0.1:")
     assert "grpc-python" in served["user_agent"]
-    assert served["timeout"].endswith(("m", "S", "n", "u"))
+    assert served["timeout"].endswith(tuple("HMSmun"))  # a client of gRPC rounds 60 s to "1M"
     assert isinstance(served["duration_ms"], int)
     assert 0 <= served["upstream_ms"] <= served["duration_ms"] + 1
     assert (served["request_bytes"], served["time"][:2]) == (5, "20")
