@@ -2,8 +2,6 @@
 
 Ray itself retries for half a minute when it can't reach a cluster or lacks its token, and may then end the process. So
 one call to the GCS checks that first. It uses private names of Ray, checked with Ray 2.60.
-
-It is imported without Ray Serve: ``sdk run`` prestarts workers before it loads anything else.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from typing import Any
 import grpc
 import ray
 from ray.exceptions import RayError
+from ray.serve.exceptions import RayServeException
 
 from sdk._serve.one_line import one_line
 from sdk._serve.ray_processes import processes_of
@@ -146,12 +145,11 @@ def log_folder() -> str:
     return os.path.join(node.get_logs_dir_path(), "serve")
 
 
-def check_reachable(address: str, timeout_s: float = _REACH_S) -> None:
+def check_reachable(address: str) -> None:
     """Check that a cluster answers, and from now on send the token of this user if the cluster requires one.
 
     Args:
         address: ``HOST:PORT``, or ``ray://HOST:PORT``.
-        timeout_s: Seconds that each answer may take.
 
     Raises:
         ClusterError: It does not answer, there is no token, or it rejects the token.
@@ -160,10 +158,10 @@ def check_reachable(address: str, timeout_s: float = _REACH_S) -> None:
     if not host or not port.isdigit():
         raise ClusterError(f"{address!r} is not the address of a Ray cluster; give HOST:PORT, such as 127.0.0.1:6379.")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout_s).close()
+        socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
     except OSError as error:
         raise ClusterError(f"Ray at {address} can't be reached: {error.strerror or error}.") from None
-    refusal = _refusal(address, f"{host}:{port}", timeout_s)
+    refusal = _refusal(address, f"{host}:{port}")
     if refusal is None:
         return
     mode = os.environ.get("RAY_AUTH_MODE", "").lower()
@@ -177,7 +175,7 @@ def check_reachable(address: str, timeout_s: float = _REACH_S) -> None:
     if not mode:
         # Ray does this only for a cluster that it was not given.
         _enable_token()
-        refusal = _refusal(address, f"{host}:{port}", timeout_s)
+        refusal = _refusal(address, f"{host}:{port}")
     if refusal is not None:
         raise ClusterError(f"Ray at {address} rejects the token of {_token_source()} ({refusal}): {_TAKE_TOKEN}.")
 
@@ -209,8 +207,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _describe(error: BaseException) -> str:
-    from ray.serve.exceptions import RayServeException
-
     text = one_line(error)
     # The text of others, such as a KeyError, says little without the class.
     if text and isinstance(error, (RayError, RayServeException, RuntimeError, OSError, ValueError)):
@@ -219,7 +215,7 @@ def _describe(error: BaseException) -> str:
     return (f"{kind}: {text}" if type(error) is not Exception else text) if text else kind
 
 
-def _refusal(address: str, target: str, timeout_s: float) -> str | None:
+def _refusal(address: str, target: str) -> str | None:
     """Return Ray's reason to refuse a call without authentication, or None.
 
     Raises:
@@ -229,7 +225,7 @@ def _refusal(address: str, target: str, timeout_s: float) -> str | None:
 
     with init_grpc_channel(target) as channel:  # it uses Ray's TLS, and the token if Ray's mode is "token"
         try:
-            channel.unary_unary(_CHECK_ALIVE)(b"", timeout=timeout_s)
+            channel.unary_unary(_CHECK_ALIVE)(b"", timeout=_REACH_S)
         except grpc.RpcError as error:
             code, details = error.code(), one_line(error.details() or "")
             if code is grpc.StatusCode.UNAUTHENTICATED:

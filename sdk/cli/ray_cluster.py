@@ -8,14 +8,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from sdk.cli.cluster_origin import ClusterOrigin, origin_of
 from sdk.cli.ray_reaper import RayReaper
-from sdk.errors import ClusterError, OptionsError
-
-# Seconds in which a cluster answers that is worth an early start of its workers.
-_EARLY_REACH_S = 1.0
+from sdk.errors import OptionsError
 
 
 class RunCluster:
@@ -115,29 +112,6 @@ def connect_or_start(
     return RunCluster(cleanup, reaper, None)
 
 
-def prestart_workers(address: str | None) -> None:
-    """Let a running cluster start the first worker processes while this one imports Ray Serve and the application.
-
-    Without such a cluster this does nothing: :func:`connect_or_start` raises the errors, after those of the
-    application. Nothing is started on a cluster for which the user has to be asked.
-
-    Args:
-        address: As for :func:`connect_or_start`.
-    """
-    from sdk._serve import ray_connection
-    from sdk._serve.worker_prestart import prestart_workers
-
-    with contextlib.suppress(ClusterError):
-        found = ray_connection.find_cluster(address)
-        if found is None or found == "local" or "://" in found:
-            return
-        is_named = ray_connection.named_address(address) is not None
-        is_newest = found == ray_connection.newest_address()
-        if is_named or origin_of(found, 1, is_named=False, is_newest=is_newest).is_own:
-            ray_connection.check_reachable(found, _EARLY_REACH_S)
-            prestart_workers(found, _runtime_env())
-
-
 def connect(address: str | None, *, sets_path: bool = True, shows_output: bool = False) -> ClusterOrigin:
     """Connect to a running cluster.
 
@@ -154,12 +128,14 @@ def connect(address: str | None, *, sets_path: bool = True, shows_output: bool =
     """
     from sdk._serve import ray_connection
 
+    # Another program may have started Ray Serve's controller in another folder, so set the path of our modules.
+    path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if part)
     with _without_token_notice(), _sigterm_interrupts():
         ray_connection.connect(
             address,
             log_to_driver=shows_output,
             logging_level=logging.WARNING,
-            runtime_env=_runtime_env() if sets_path else None,
+            runtime_env={"env_vars": {"PYTHONPATH": path}} if sets_path else None,
         )
     return origin_of(
         ray_connection.gcs_address(),
@@ -167,12 +143,6 @@ def connect(address: str | None, *, sets_path: bool = True, shows_output: bool =
         is_named=ray_connection.named_address(address) is not None,
         is_newest=ray_connection.gcs_address() == ray_connection.newest_address(),
     )
-
-
-def _runtime_env() -> dict[str, Any]:
-    # Another program may have started Ray Serve's controller in another folder, so set the path of our modules.
-    path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if part)
-    return {"env_vars": {"PYTHONPATH": path}}
 
 
 @contextlib.contextmanager

@@ -162,11 +162,10 @@ def run(
     wanted = {**from_environment(os.environ), **given}
     GrpcOptions(**wanted)  # reports errors of the command line before anything is imported
     with SignalHandlers() as signals:
-        from sdk.cli.ray_cluster import prestart_workers, quiet_logs
+        from sdk.cli.ray_cluster import quiet_logs
         from sdk.cli.run.targets import ModuleTarget, find_target
 
         reloader = _prepare_reload(target) if reload else None
-        prestart_workers(address)
         run_target = find_target(target, name, allow_breaking)
         if isinstance(run_target, ModuleTarget) and reloader is None:  # which has generated all code
             _warn_of_changed_protos(run_target)

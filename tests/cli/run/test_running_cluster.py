@@ -31,7 +31,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def begin(*_: Any) -> None:
         raise ClusterError("It begins to serve.")
 
-    monkeypatch.setattr("sdk.cli.ray_cluster.prestart_workers", lambda address: None)
     monkeypatch.setattr("sdk.cli.ray_cluster.connect_or_start", connect)
     monkeypatch.setattr("sdk._serve.ray_connection.node_resources", lambda: cluster.nodes)
     monkeypatch.setattr("sdk._serve.ingress_bootstrap.has_serve", begin)
