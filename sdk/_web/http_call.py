@@ -192,7 +192,8 @@ class HttpCall(WebCall):
         if self._packer is not None:
             self._packer.skip_next = self._skips_next
             is_packed, body = self._packer.compress(body)
-            encoding = b"content-encoding: %s\r\n" % self._packer.encoding if is_packed else b""
+            if is_packed:
+                encoding = b"content-encoding: %s\r\nvary: accept-encoding\r\n" % self._packer.encoding
         self._count_burst(len(body) + MESSAGE_BURST, 1)
         self._respond(0, _OK, kind, body, encoding)
 
@@ -287,8 +288,8 @@ class JsonStreamCall(HttpCall):
     def stream_head(self) -> bytes:
         """Return the status line and the headers of the response."""
         if self._sends_events:
-            return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n"
-        return b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\n"
+            return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nvary: accept\r\ncache-control: no-cache\r\n"
+        return b"HTTP/1.1 200 OK\r\ncontent-type: application/x-ndjson\r\nvary: accept\r\n"
 
     def frame(self, data: bytes, flag: int) -> bytes:
         """Return the line or the event of one message."""

@@ -6,9 +6,11 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+import grpc
 import pytest
 
 import sdk.testing
+from sdk import grpc_deployment
 from sdk._web.http_status import CODES
 from tests.web.http_client import Answer, ask
 
@@ -50,6 +52,20 @@ def test_an_error_has_its_http_status_and_its_details(server: sdk.testing.Server
         "message": f"ends with {code} — ü",
         "details": [{"type": "google.rpc.RetryInfo", "value": "CgIIBw", "debug": {"retryDelay": "7s"}}],
     }
+
+
+def test_a_cache_keeps_the_forms_of_an_answer_apart(server: sdk.testing.Server) -> None:
+    from tests.web.chat_app import Chat
+
+    for accept in "text/event-stream", "application/x-ndjson":
+        answer = ask(server, "/v1/repeat/x?times=1", None, {"accept": accept})
+        assert answer.headers["vary"].startswith("accept,")
+    packed = grpc_deployment(compression=grpc.Compression.Gzip)(type("Packed", (Chat,), {}))
+    with sdk.testing.serve(packed.bind()) as other:
+        look = '/sdk.web.Chat/Look?encoding=json&message={"text":"%s"}' % ("a" * 1000)
+        answer = ask(other, look, None, {"accept-encoding": "gzip"})
+        assert (answer.headers["content-encoding"], answer.headers["vary"]) == ("gzip", "accept-encoding")
+        assert "content-encoding" not in ask(other, look, None).headers
 
 
 @pytest.mark.parametrize("method", ["Repeat", "RepeatSync"])
