@@ -1054,7 +1054,6 @@ class Listener(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
     FILTER_CHAINS_FIELD_NUMBER: _builtins.int
-    PER_CONNECTION_BUFFER_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     CONNECTION_BALANCE_CONFIG_FIELD_NUMBER: _builtins.int
     ENABLE_REUSE_PORT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -1062,8 +1061,6 @@ class Listener(_message.Message):
     def address(self) -> Global___Address: ...
     @_builtins.property
     def filter_chains(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilterChain]: ...
-    @_builtins.property
-    def per_connection_buffer_limit_bytes(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def connection_balance_config(self) -> Global___Listener.ConnectionBalanceConfig: ...
     @_builtins.property
@@ -1074,13 +1071,12 @@ class Listener(_message.Message):
         name: _builtins.str = ...,
         address: Global___Address | None = ...,
         filter_chains: _abc.Iterable[Global___FilterChain] | None = ...,
-        per_connection_buffer_limit_bytes: _wrappers_pb2.UInt32Value | None = ...,
         connection_balance_config: Global___Listener.ConnectionBalanceConfig | None = ...,
         enable_reuse_port: _wrappers_pb2.BoolValue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connection_balance_config", b"connection_balance_config", "enable_reuse_port", b"enable_reuse_port", "per_connection_buffer_limit_bytes", b"per_connection_buffer_limit_bytes"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connection_balance_config", b"connection_balance_config", "enable_reuse_port", b"enable_reuse_port"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connection_balance_config", b"connection_balance_config", "enable_reuse_port", b"enable_reuse_port", "filter_chains", b"filter_chains", "name", b"name", "per_connection_buffer_limit_bytes", b"per_connection_buffer_limit_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connection_balance_config", b"connection_balance_config", "enable_reuse_port", b"enable_reuse_port", "filter_chains", b"filter_chains", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -3615,7 +3611,6 @@ class Cluster(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     EDS_CLUSTER_CONFIG_FIELD_NUMBER: _builtins.int
     CONNECT_TIMEOUT_FIELD_NUMBER: _builtins.int
-    PER_CONNECTION_BUFFER_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     LB_POLICY_FIELD_NUMBER: _builtins.int
     HEALTH_CHECKS_FIELD_NUMBER: _builtins.int
     CIRCUIT_BREAKERS_FIELD_NUMBER: _builtins.int
@@ -3640,8 +3635,6 @@ class Cluster(_message.Message):
     def eds_cluster_config(self) -> Global___Cluster.EdsClusterConfig: ...
     @_builtins.property
     def connect_timeout(self) -> _duration_pb2.Duration: ...
-    @_builtins.property
-    def per_connection_buffer_limit_bytes(self) -> _wrappers_pb2.UInt32Value: ...
     @_builtins.property
     def health_checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthCheck]: ...
     @_builtins.property
@@ -3673,7 +3666,6 @@ class Cluster(_message.Message):
         type: Global___Cluster.DiscoveryType.ValueType = ...,
         eds_cluster_config: Global___Cluster.EdsClusterConfig | None = ...,
         connect_timeout: _duration_pb2.Duration | None = ...,
-        per_connection_buffer_limit_bytes: _wrappers_pb2.UInt32Value | None = ...,
         lb_policy: Global___Cluster.LbPolicy.ValueType = ...,
         health_checks: _abc.Iterable[Global___HealthCheck] | None = ...,
         circuit_breakers: Global___CircuitBreakers | None = ...,
@@ -3690,9 +3682,9 @@ class Cluster(_message.Message):
         transport_socket_matches: _abc.Iterable[Global___Cluster.TransportSocketMatch] | None = ...,
         wait_for_warm_on_init: _wrappers_pb2.BoolValue | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "metadata", b"metadata", "outlier_detection", b"outlier_detection", "per_connection_buffer_limit_bytes", b"per_connection_buffer_limit_bytes", "transport_socket", b"transport_socket", "type", b"type", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options", "wait_for_warm_on_init", b"wait_for_warm_on_init"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "eds_cluster_config", b"eds_cluster_config", "load_assignment", b"load_assignment", "metadata", b"metadata", "outlier_detection", b"outlier_detection", "transport_socket", b"transport_socket", "type", b"type", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options", "wait_for_warm_on_init", b"wait_for_warm_on_init"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "dns_lookup_family", b"dns_lookup_family", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "metadata", b"metadata", "name", b"name", "outlier_detection", b"outlier_detection", "per_connection_buffer_limit_bytes", b"per_connection_buffer_limit_bytes", "transport_socket", b"transport_socket", "transport_socket_matches", b"transport_socket_matches", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options", "wait_for_warm_on_init", b"wait_for_warm_on_init"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["circuit_breakers", b"circuit_breakers", "cluster_discovery_type", b"cluster_discovery_type", "common_lb_config", b"common_lb_config", "connect_timeout", b"connect_timeout", "dns_lookup_family", b"dns_lookup_family", "eds_cluster_config", b"eds_cluster_config", "health_checks", b"health_checks", "ignore_health_on_host_removal", b"ignore_health_on_host_removal", "lb_policy", b"lb_policy", "load_assignment", b"load_assignment", "metadata", b"metadata", "name", b"name", "outlier_detection", b"outlier_detection", "transport_socket", b"transport_socket", "transport_socket_matches", b"transport_socket_matches", "type", b"type", "typed_extension_protocol_options", b"typed_extension_protocol_options", "upstream_bind_config", b"upstream_bind_config", "upstream_connection_options", b"upstream_connection_options", "wait_for_warm_on_init", b"wait_for_warm_on_init"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_cluster_discovery_type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
     _WhichOneofArgType_cluster_discovery_type: _TypeAlias = _typing.Literal["cluster_discovery_type", b"cluster_discovery_type"]  # noqa: Y015

@@ -19,7 +19,7 @@ from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.access_log import COLLECTOR, NAMESPACE
 from sdk._xds.assignments import DISTANT
 from sdk._xds.ext_authz import GATE_CLUSTER
-from sdk._xds.listener import CONNECTION_BUFFER, MAX_HEADERS, MAX_HEADERS_KIB, ads_source
+from sdk._xds.listener import MAX_HEADERS, MAX_HEADERS_KIB, ads_source
 from sdk._xds.open_files import max_connections
 from sdk._xds.packing import pack
 from sdk._xds.tls import collector_transport_socket, node_transport_socket
@@ -152,7 +152,6 @@ def _replica_cluster(node_secrets: str) -> pb.Cluster:
         type=pb.Cluster.EDS,
         eds_cluster_config=pb.Cluster.EdsClusterConfig(eds_config=ads_source()),
         connect_timeout=Duration(seconds=1),
-        per_connection_buffer_limit_bytes=UInt32Value(value=CONNECTION_BUFFER),
         circuit_breakers=_circuit_breakers(_HALF),
         outlier_detection=_outlier_detection(),
         # Otherwise Envoy keeps a removed replica for as long as its health check succeeds.

@@ -32,9 +32,6 @@ APPLICATION_KEY = "application"
 #: Seconds between the first and the second GOAWAY of a connection: enough for a client to read the first one.
 # https://www.rfc-editor.org/rfc/rfc9113#section-6.8
 DRAIN_NOTICE_S = 1
-#: Bytes that Envoy reads from a connection, and buffers for it, before it writes. With the default, 1 MiB, a long
-#: message has left the core's own cache by then, and is copied more slowly.
-CONNECTION_BUFFER = 1 << 19
 # HTTP/2 flow control: bytes of requests that Envoy buffers for handlers that do not read. By default a connection has
 # room for one and a half such streams, and then every call on it stalls. With these windows it has room for 128
 # streams, more than most clients use at a time.
@@ -133,7 +130,6 @@ def build_listener(config: ListenerConfig) -> pb.Listener:
                 filters=[connections], transport_socket=transport_socket(config.tls) if config.tls is not None else None
             )
         ],
-        per_connection_buffer_limit_bytes=UInt32Value(value=CONNECTION_BUFFER),
         # With reuse_port, Envoy's default, a second server on this port (such as any grpcio server) would silently get
         # a part of the calls. Without it Envoy rejects the listener if the port is in use. exact_balance then
         # distributes connections evenly over Envoy's worker threads, which a few long-lived gRPC connections need
