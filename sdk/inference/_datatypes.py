@@ -61,6 +61,9 @@ def from_raw(datatype: Datatype, raw: bytes) -> NDArray[Any]:
         ValueError: The bytes are not a whole number of elements, or an element of BYTES is cut off.
     """
     if datatype.name != "BYTES":
+        if len(raw) % datatype.dtype.itemsize:
+            size = datatype.dtype.itemsize
+            raise ValueError(f"{len(raw)} bytes are not a whole number of {datatype.name} elements of {size} bytes")
         return np.frombuffer(raw, datatype.dtype)
     elements: list[bytes] = []
     at, end = 0, len(raw)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from sdk.errors import OptionsError
 from sdk.inference._datatypes import DATATYPES, Datatype, from_raw, to_raw
 from sdk.inference._protocol import open_inference_pb2 as pb
-from sdk.inference._tensors import Arrays, elements_of
+from sdk.inference._tensors import Arrays, elements_of, shaped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def infer_request(
         outputs: Names of the outputs to return; all by default.
 
     Raises:
-        OptionsError: The protocol has no datatype for an array.
+        OptionsError: An input is not an array, or the protocol has no datatype for it or for one of its elements.
 
     Example:
         >>> import numpy as np
@@ -47,7 +48,10 @@ def infer_request(
     for name, array in inputs.items():
         datatype = _datatype_of(name, array)
         request.inputs.add(name=name, datatype=datatype.name, shape=array.shape)
-        request.raw_input_contents.append(to_raw(datatype, array))
+        try:
+            request.raw_input_contents.append(to_raw(datatype, array))
+        except TypeError as error:
+            raise OptionsError(f"input {name!r}: {error}") from None
     for name in outputs:
         request.outputs.add(name=name)
     return request
@@ -65,17 +69,17 @@ def response_arrays(response: pb.ModelInferResponse) -> Arrays:
         datatype = DATATYPES.get(output.datatype)
         if datatype is None:
             raise ValueError(f"output {output.name!r} has the unknown datatype {output.datatype!r}")
-        elements = from_raw(datatype, raw[i]) if i < len(raw) else elements_of(datatype, output.contents)
-        if elements.size != math.prod(output.shape):
-            raise ValueError(
-                f"output {output.name!r} has {elements.size} elements; its shape {list(output.shape)} has "
-                f"{math.prod(output.shape)}"
-            )
-        arrays[output.name] = elements.reshape(tuple(output.shape))
+        try:
+            elements = from_raw(datatype, raw[i]) if i < len(raw) else elements_of(datatype, output.contents)
+            arrays[output.name] = shaped(elements, tuple(output.shape))
+        except ValueError as error:
+            raise ValueError(f"output {output.name!r}: {error}") from None
     return arrays
 
 
 def _datatype_of(name: str, array: NDArray[Any]) -> Datatype:
+    if not isinstance(array, (np.ndarray, np.generic)):
+        raise OptionsError(f"input {name!r} is {type(array).__name__}, not an array: make one with `np.array`")
     if array.dtype.kind in "OSU":
         return DATATYPES["BYTES"]
     datatype = _BY_DTYPE.get(array.dtype)

@@ -259,7 +259,8 @@ def model_name(request: pb.RepositoryModelLoadRequest | pb.RepositoryModelUnload
 
 def not_found(name: str, names: Sequence[str]) -> RpcError:
     """Return the error for a model that does not exist."""
-    return RpcError(grpc.StatusCode.NOT_FOUND, f"Model {name!r} not found; there is {', '.join(map(repr, names))}.")
+    there = ", ".join(map(repr, names)) or "none"
+    return RpcError(grpc.StatusCode.NOT_FOUND, f"Model {name!r} not found; there is {there}.")
 
 
 async def _infer(model: Model, inputs: Arrays) -> object:

@@ -23,6 +23,9 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 # Triton's extension: the tensor is in memory that client and server share.
 _SHARED_MEMORY = "shared_memory_region"
 
+_MOST_DIMENSIONS = 64  # of an array
+_LARGEST_SHAPE = 2**63 - 1  # in bytes
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -49,13 +52,17 @@ class Tensor:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise OptionsError("a Tensor has a name")
-        if self.datatype not in DATATYPES:
+        if not self.name or not isinstance(self.name, str):
+            raise OptionsError(f"the name of a Tensor is text, not {self.name!r}")
+        if not isinstance(self.datatype, str) or self.datatype not in DATATYPES:
             raise OptionsError(f"Tensor {self.name!r}: unknown datatype {self.datatype!r}; use {', '.join(DATATYPES)}")
+        if not isinstance(self.shape, (tuple, list)):
+            raise OptionsError(f"Tensor {self.name!r}: a shape is a tuple of sizes such as (-1, 3), not {self.shape!r}")
         shape = tuple(self.shape)
         if any(not isinstance(size, int) or size < -1 for size in shape):
             raise OptionsError(f"Tensor {self.name!r}: a dimension is a size, or -1 for any, not {list(shape)}")
+        if len(shape) > _MOST_DIMENSIONS:
+            raise OptionsError(f"Tensor {self.name!r}: {len(shape)} dimensions; NumPy has {_MOST_DIMENSIONS} at most")
         object.__setattr__(self, "shape", shape)
 
 
@@ -77,7 +84,7 @@ def read_inputs(request: ModelInferRequest, signature: Signature) -> Arrays:
     declared = {tensor.name: tensor for tensor in signature.inputs}
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
-        raise _invalid(f"{len(request.inputs)} inputs, but {len(raw)} elements in raw_input_contents")
+        raise _other_number_of_raw(request)
     arrays: Arrays = {}
     for i, given in enumerate(request.inputs):
         tensor = declared.get(given.name)
@@ -86,10 +93,10 @@ def read_inputs(request: ModelInferRequest, signature: Signature) -> Arrays:
         if given.name in arrays:
             raise _invalid(f"input {given.name!r} is given twice")
         if _SHARED_MEMORY in given.parameters:
-            raise RpcError(grpc.StatusCode.UNIMPLEMENTED, f"input {given.name!r}: shared memory is not supported")
+            raise _shared_memory(given.name)
         where = f"input {given.name!r}"
         if given.datatype != tensor.datatype:
-            raise _invalid(f"{where} is {given.datatype}; the model takes {tensor.datatype}")
+            raise _invalid(f"{where} is {given.datatype or 'of no datatype'}; the model takes {tensor.datatype}")
         shape = tuple(given.shape)
         if not _fits(shape, tensor.shape):
             raise _invalid(f"{where} has the shape {list(shape)}; the model takes {list(tensor.shape)}")
@@ -97,15 +104,13 @@ def read_inputs(request: ModelInferRequest, signature: Signature) -> Arrays:
         try:
             if raw:
                 if given.HasField("contents"):
-                    raise ValueError("it is in contents and in raw_input_contents")
+                    raise ValueError("it is in contents and in raw_input_contents; send it in one of them")
                 elements = from_raw(datatype, raw[i])
             else:
                 elements = elements_of(datatype, given.contents)
+            arrays[given.name] = shaped(elements, shape)
         except ValueError as error:
             raise _invalid(f"{where}: {error}") from None
-        if elements.size != math.prod(shape):
-            raise _invalid(f"{where} has {elements.size} elements; its shape {list(shape)} has {math.prod(shape)}")
-        arrays[given.name] = elements.reshape(shape)
     missing = [name for name, tensor in declared.items() if name not in arrays and not tensor.optional]
     if missing:
         raise _invalid(f"missing: input {_names(missing)}")
@@ -121,13 +126,17 @@ def requested_outputs(request: ModelInferRequest, signature: Signature) -> list[
     if not request.outputs:
         return list(signature.outputs)
     declared = {tensor.name: tensor for tensor in signature.outputs}
+    found: dict[str, Tensor] = {}
     for wanted in request.outputs:
         if wanted.name not in declared:
             raise _invalid(f"no output {wanted.name!r}; the model returns {_names(declared)}")
+        if wanted.name in found:
+            raise _invalid(f"output {wanted.name!r} is asked for twice")
         if _SHARED_MEMORY in wanted.parameters or "classification" in wanted.parameters:
             what = "shared memory" if _SHARED_MEMORY in wanted.parameters else "classification"
             raise RpcError(grpc.StatusCode.UNIMPLEMENTED, f"output {wanted.name!r}: {what} is not supported")
-    return [declared[wanted.name] for wanted in request.outputs]
+        found[wanted.name] = declared[wanted.name]
+    return list(found.values())
 
 
 def write_outputs(response: ModelInferResponse, arrays: object, wanted: Iterable[Tensor], *, raw: bool) -> None:
@@ -178,10 +187,13 @@ def elements_of(datatype: Datatype, contents: InferTensorContents) -> NDArray[An
     """Return the typed elements of a tensor, in one dimension.
 
     Raises:
-        ValueError: The datatype has no typed form, or an element is out of its range.
+        ValueError: The datatype has no typed form, elements are in the field of another one, or out of range.
     """
     if not datatype.contents:
         raise ValueError(f"{datatype.name} is sent in raw_input_contents only")
+    others = [field.name for field, _ in contents.ListFields() if field.name != datatype.contents]
+    if others:
+        raise ValueError(f"{datatype.name} is sent in {datatype.contents}, not in {', '.join(others)}")
     elements = getattr(contents, datatype.contents)
     if datatype.name == "BYTES":
         return objects(list(elements))
@@ -190,6 +202,38 @@ def elements_of(datatype: Datatype, contents: InferTensorContents) -> NDArray[An
         if elements and not limits.min <= min(elements) <= max(elements) <= limits.max:
             raise ValueError(f"an element is not from {limits.min} to {limits.max}")
     return np.array(elements, datatype.dtype)
+
+
+def shaped(elements: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return elements in the shape that their sender gave them.
+
+    Raises:
+        ValueError: The shape has another number of elements, or more than an array can have.
+    """
+    size = math.prod(shape)
+    if size != elements.size or min(shape, default=0) < 0:
+        raise ValueError(f"it has {elements.size} elements; its shape {list(shape)} has {size}")
+    # NumPy counts the bytes of an empty array without its dimensions of size 0.
+    if not size and math.prod(filter(None, shape)) * elements.dtype.itemsize > _LARGEST_SHAPE:
+        raise ValueError(f"its shape {list(shape)} is too large for an array")
+    return elements.reshape(shape)
+
+
+def _other_number_of_raw(request: ModelInferRequest) -> RpcError:
+    for given in request.inputs:
+        if _SHARED_MEMORY in given.parameters:
+            return _shared_memory(given.name)
+    raw, names = len(request.raw_input_contents), [given.name for given in request.inputs]
+    typed = [given.name for given in request.inputs if given.HasField("contents")]
+    return _invalid(
+        f"{len(names)} inputs ({_names(names)}), but {raw} elements in raw_input_contents"
+        f"{f' and {_names(typed)} in contents' if typed else ''}; send all inputs in the one, in their order, or all "
+        "in the other"
+    )
+
+
+def _shared_memory(name: str) -> RpcError:
+    return RpcError(grpc.StatusCode.UNIMPLEMENTED, f"input {name!r}: shared memory is not supported")
 
 
 def _fits(shape: Sequence[int], declared: Sequence[int]) -> bool:

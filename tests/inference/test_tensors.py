@@ -120,14 +120,32 @@ def twice(request: pb.ModelInferRequest) -> pb.ModelInferRequest:
         (given_input(datatype="INT16"), "input 'x' is INT16; the model takes INT8"),
         (given_input(shape=[1, 2]), "input 'x' has the shape [1, 2]; the model takes [2]"),
         (given_input(shape=[3]), "input 'x' has the shape [3]; the model takes [2]"),
-        (given_input(contents=contents(int_contents=[1])), "input 'x' has 1 elements; its shape [2] has 2"),
+        (given_input(contents=contents(int_contents=[1])), "input 'x': it has 1 elements; its shape [2] has 2"),
         (given_input(contents=contents(int_contents=[1, 128])), "input 'x': an element is not from -128 to 127"),
-        (given_input(contents=contents(fp32_contents=[1, 2])), "input 'x' has 0 elements; its shape [2] has 2"),
-        (raw(given_input(), b"1", b"2"), "1 inputs, but 2 elements in raw_input_contents"),
-        (raw(given_input(), b"123"), "input 'x' has 3 elements; its shape [2] has 2"),
+        (given_input(), "input 'x': it has 0 elements; its shape [2] has 2"),
+        (given_input(datatype=""), "input 'x' is of no datatype; the model takes INT8"),
+        (
+            given_input(contents=contents(fp32_contents=[1, 2])),
+            "input 'x': INT8 is sent in int_contents, not in fp32_contents",
+        ),
+        (
+            given_input(contents=contents(int_contents=[1, 2], uint_contents=[1, 2])),
+            "input 'x': INT8 is sent in int_contents, not in uint_contents",
+        ),
+        (
+            raw(given_input(), b"1", b"2"),
+            "1 inputs ('x'), but 2 elements in raw_input_contents; send all inputs in the one, in their order, or all "
+            "in the other",
+        ),
+        (
+            raw(twice(given_input(contents=contents(int_contents=[1, 2]))), b"12"),
+            "2 inputs ('x', 'x'), but 1 elements in raw_input_contents and 'x', 'x' in contents; send all inputs in "
+            "the one, in their order, or all in the other",
+        ),
+        (raw(given_input(), b"123"), "input 'x': it has 3 elements; its shape [2] has 2"),
         (
             raw(given_input(contents=contents(int_contents=[1, 2])), b"12"),
-            "input 'x': it is in contents and in raw_input_contents",
+            "input 'x': it is in contents and in raw_input_contents; send it in one of them",
         ),
     ],
 )
@@ -140,7 +158,7 @@ def test_a_request_that_does_not_fit(request_: pb.ModelInferRequest, details: st
 @pytest.mark.parametrize(
     ("datatype", "raw_bytes", "details"),
     [
-        ("INT32", b"123", "input 'x': buffer size must be a multiple of element size"),
+        ("INT32", b"123", "input 'x': 3 bytes are not a whole number of INT32 elements of 4 bytes"),
         ("BYTES", b"\2\0\0\0a", "input 'x': element 0 of 2 bytes is cut off after 1"),
         ("BYTES", b"\1\0\0\0a\1\0", "input 'x': the length of element 1 is cut off"),
         ("BYTES", b"\xff\xff\xff\xff", "input 'x': element 0 of 4294967295 bytes is cut off after 0"),
@@ -150,6 +168,32 @@ def test_raw_bytes_that_do_not_fit(datatype: str, raw_bytes: bytes, details: str
     with pytest.raises(RpcError) as raised:
         read_inputs(raw(given_input(datatype=datatype), raw_bytes), signature(Tensor("x", datatype, (2,))))
     assert (raised.value.code, raised.value.details) == (grpc.StatusCode.INVALID_ARGUMENT, details)
+
+
+def too_large(datatype: str) -> Any:
+    return {"name": "x", "datatype": datatype, "shape": [0, 2**62, 2**62]}
+
+
+@pytest.mark.parametrize("datatype", ["BOOL", "FP32", "BYTES"])
+def test_an_empty_tensor_with_a_shape_that_no_array_can_have(datatype: str) -> None:
+    details = r"'x': its shape \[0, 4611686018427387904, 4611686018427387904\] is too large for an array"
+    with pytest.raises(RpcError, match=f"INVALID_ARGUMENT: input {details}"):
+        read_inputs(given_input(**too_large(datatype)), signature(Tensor("x", datatype, (-1, -1, -1))))
+    with pytest.raises(ValueError, match=f"output {details}"):
+        response_arrays(pb.ModelInferResponse(outputs=[too_large(datatype)]))
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (0, 2**60), (3, 0, 2**59)])
+def test_an_empty_tensor(shape: tuple[int, ...]) -> None:
+    tensor = Tensor("x", "FP32", (-1,) * len(shape))
+    for request in (given_input(datatype="FP32", shape=shape), raw(given_input(datatype="FP32", shape=shape), b"")):
+        assert read_inputs(request, signature(tensor))["x"].shape == shape
+
+
+def test_shared_memory_beside_a_raw_input() -> None:
+    request = raw(twice(given_input(parameters={"shared_memory_region": pb.InferParameter(string_param="m")})), b"12")
+    with pytest.raises(RpcError, match="UNIMPLEMENTED: input 'x': shared memory is not supported"):
+        read_inputs(request, signature(Tensor("x", "INT8", (2,))))
 
 
 def test_a_datatype_without_contents() -> None:
@@ -202,6 +246,8 @@ def test_the_outputs_that_a_request_names() -> None:
 
     assert [tensor.name for tensor in requested_outputs(request(), model)] == ["a", "b"]
     assert [tensor.name for tensor in requested_outputs(request("b"), model)] == ["b"]
+    with pytest.raises(RpcError, match="INVALID_ARGUMENT: output 'b' is asked for twice"):
+        requested_outputs(request("b", "a", "b"), model)
     with pytest.raises(RpcError, match="INVALID_ARGUMENT: no output 'c'; the model returns 'a', 'b'"):
         requested_outputs(request("c"), model)
     with pytest.raises(RpcError, match="UNIMPLEMENTED: output 'a': classification is not supported"):
@@ -213,7 +259,11 @@ def test_the_outputs_that_a_request_names() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (("", "FP32", (1,)), "a Tensor has a name"),
+        (("", "FP32", (1,)), "the name of a Tensor is text, not ''"),
+        ((None, "FP32", (1,)), "the name of a Tensor is text, not None"),
+        (("x", ["FP32"], (1,)), r"Tensor 'x': unknown datatype \['FP32'\]; use BOOL"),
+        (("x", "FP32", 3), r"Tensor 'x': a shape is a tuple of sizes such as \(-1, 3\), not 3"),
+        (("x", "FP32", (1,) * 65), "Tensor 'x': 65 dimensions; NumPy has 64 at most"),
         (("x", "float", (1,)), "Tensor 'x': unknown datatype 'float'; use BOOL, INT8"),
         (("x", "FP32", (-2,)), r"Tensor 'x': a dimension is a size, or -1 for any, not \[-2\]"),
     ],
@@ -246,12 +296,17 @@ def test_text_is_bytes_in_requests() -> None:
 def test_an_array_without_a_datatype_is_refused() -> None:
     with pytest.raises(OptionsError, match=r"input 'x' is an array of complex128, .* convert it .* float32"):
         infer_request("m", {"x": np.array([1j])})
+    not_an_array: Any = [1.0]
+    with pytest.raises(OptionsError, match=r"input 'x' is list, not an array: make one with `np.array`"):
+        infer_request("m", {"x": not_an_array})
+    with pytest.raises(OptionsError, match="input 'x': an element of BYTES is bytes or str, not NoneType"):
+        infer_request("m", {"x": np.array([None])})
 
 
 def test_a_response_that_contradicts_itself() -> None:
     response = pb.ModelInferResponse()
     response.outputs.add(name="y", datatype="FP32", shape=[3])
-    with pytest.raises(ValueError, match=r"output 'y' has 0 elements; its shape \[3\] has 3"):
+    with pytest.raises(ValueError, match=r"output 'y': it has 0 elements; its shape \[3\] has 3"):
         response_arrays(response)
     response.outputs[0].datatype = "FP9"
     with pytest.raises(ValueError, match="unknown datatype 'FP9'"):
