@@ -959,6 +959,7 @@ class CoreHttpProtocolOptions(_message.Message):
     IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
     MAX_HEADERS_COUNT_FIELD_NUMBER: _builtins.int
     MAX_CONNECTION_DURATION_FIELD_NUMBER: _builtins.int
+    MAX_STREAM_DURATION_FIELD_NUMBER: _builtins.int
     MAX_RESPONSE_HEADERS_KB_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def idle_timeout(self) -> _duration_pb2.Duration: ...
@@ -967,6 +968,8 @@ class CoreHttpProtocolOptions(_message.Message):
     @_builtins.property
     def max_connection_duration(self) -> _duration_pb2.Duration: ...
     @_builtins.property
+    def max_stream_duration(self) -> _duration_pb2.Duration: ...
+    @_builtins.property
     def max_response_headers_kb(self) -> _wrappers_pb2.UInt32Value: ...
     def __init__(
         self,
@@ -974,11 +977,12 @@ class CoreHttpProtocolOptions(_message.Message):
         idle_timeout: _duration_pb2.Duration | None = ...,
         max_headers_count: _wrappers_pb2.UInt32Value | None = ...,
         max_connection_duration: _duration_pb2.Duration | None = ...,
+        max_stream_duration: _duration_pb2.Duration | None = ...,
         max_response_headers_kb: _wrappers_pb2.UInt32Value | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_connection_duration", b"max_connection_duration", "max_headers_count", b"max_headers_count", "max_response_headers_kb", b"max_response_headers_kb"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_connection_duration", b"max_connection_duration", "max_headers_count", b"max_headers_count", "max_response_headers_kb", b"max_response_headers_kb", "max_stream_duration", b"max_stream_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_connection_duration", b"max_connection_duration", "max_headers_count", b"max_headers_count", "max_response_headers_kb", b"max_response_headers_kb"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "max_connection_duration", b"max_connection_duration", "max_headers_count", b"max_headers_count", "max_response_headers_kb", b"max_response_headers_kb", "max_stream_duration", b"max_stream_duration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,8 +25,9 @@ from sdk._xds.packing import pack
 NAMESPACE = "sdk"
 #: Name of the cluster of the collector.
 COLLECTOR = "otlp"
-# The default of OTLP's exporters.
-_COLLECTOR_TIMEOUT = Duration(seconds=10)
+#: Seconds that a collector has to take records: the default of OTLP's exporters.
+# https://opentelemetry.io/docs/specs/otel/protocol/exporter/#configuration-options
+COLLECTOR_TIMEOUT = Duration(seconds=10)
 #: Namespace and key in the metadata of an endpoint with the id of its replica, which the hash ring reads too.
 REPLICA_KEY = ("envoy.lb", "hash_key")
 
@@ -118,14 +119,13 @@ def _otlp_log(collector: Collector, service: str) -> pb.OpenTelemetryAccessLogCo
     if collector.path:
         host = f"[{collector.host}]" if ":" in collector.host else collector.host
         uri = f"{'https' if collector.ca else 'http'}://{host}:{collector.port}{collector.path}"
-        log.http_service.http_uri.CopyFrom(pb.HttpUri(uri=uri, cluster=COLLECTOR, timeout=_COLLECTOR_TIMEOUT))
+        log.http_service.http_uri.CopyFrom(pb.HttpUri(uri=uri, cluster=COLLECTOR, timeout=COLLECTOR_TIMEOUT))
         log.http_service.request_headers_to_add.extend(
             set_header(key, value.replace("%", "%%"))  # where an operator might be
             for key, value in collector.headers
         )
     else:
         log.grpc_service.envoy_grpc.cluster_name = COLLECTOR
-        log.grpc_service.timeout.CopyFrom(_COLLECTOR_TIMEOUT)
         log.grpc_service.initial_metadata.extend(
             pb.HeaderValue(key=key, value=value) for key, value in collector.headers
         )

@@ -7,13 +7,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from sdk._otel.otlp import log_collector
 from sdk._serve.node_logs import NodeLogs, Query
+from sdk._xds import access_log, clusters
 from sdk._xds.access_log import _FIELDS, AccessLogConfig
 from sdk._xds.ads_server import ResourcesRejected
 from tests.support.certificates import Authority
 from tests.support.envoy_rig import rig
+from tests.support.loops import PATIENCE_S
 from tests.support.otlp_receiver import receiving, receiving_over_http
 from tests.support.ports import free_port
 
@@ -209,6 +212,25 @@ async def test_calls_are_served_without_their_collector() -> None:
                 it.config = replace(it.config, access_log=AccessLogConfig(target))
                 await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
                 assert await it.answers(GREET) == "a"
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_a_request_to_a_collector_that_hangs_ends(monkeypatch: pytest.MonkeyPatch, protocol: str) -> None:
+    for module in access_log, clusters:
+        monkeypatch.setattr(module, "COLLECTOR_TIMEOUT", Duration(nanos=300_000_000))
+    with socket.create_server(("127.0.0.1", 0)) as hanging:  # the kernel accepts; nobody reads
+        endpoint = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        async with rig("a") as it:
+            target = log_collector({"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol})
+            it.config = replace(it.config, access_log=AccessLogConfig(target))
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+            await it.answers(GREET)
+            async with asyncio.timeout(PATIENCE_S):
+                while "upstream_rq_total: 1" not in (text := await it.admin("/stats?filter=cluster.otlp.upstream_rq")):
+                    await asyncio.sleep(0.05)
+                while "upstream_rq_active: 0" not in text:
+                    await asyncio.sleep(0.05)
+                    text = await it.admin("/stats?filter=cluster.otlp.upstream_rq")
 
 
 async def lines(path: Path, count: int) -> str:
