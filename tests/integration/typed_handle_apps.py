@@ -7,6 +7,7 @@ import copy
 import json
 import logging
 import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,10 @@ class Outer(UserDefinedServiceBase):
 
     async def Streaming(self, request: UserDefinedMessage) -> AsyncIterator[UserDefinedResponse]:
         ask = Ask(act=request.name.partition(" ")[0], note=request.name, number=request.num)
-        if request.origin == "pid":
-            yield UserDefinedResponse(num=os.getpid())
-            await asyncio.Event().wait()
+        if request.origin == "dies young":
+            yield UserDefinedResponse()
+            await asyncio.sleep(0)  # the message is written at the end of a turn of the loop
+            os.kill(os.getpid(), signal.SIGKILL)
         try:
             if "both" in request.origin:
                 async for reply in self.inner.Both(Ask(number=number) for number in range(request.num)):
