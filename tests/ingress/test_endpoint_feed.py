@@ -398,15 +398,21 @@ async def test_after_a_restart_of_the_proxy_of_another_node_every_state_is_sent_
     assert set(after.polls).isdisjoint(before.polls)
 
 
+async def fed_from_afar(ray: Ray, callers: Targets, monkeypatch: pytest.MonkeyPatch) -> Target:
+    """Return a target whose replica "a" the proxy of another node has sent, and that soon looks for one of its own."""
+    monkeypatch.setattr(targets, "_DISTANT_S", 0.05)
+    monkeypatch.setattr(endpoint_feed, "_POLL_S", 0.05)
+    ray.distant = DistantProxy()
+    ray.distant.feed.publish(table(1, "a"))
+    target = callers.find(handle())
+    await until(lambda: replicas(target) == ["a"])
+    return target
+
+
 async def test_the_proxy_of_this_node_is_preferred_once_there_is_one(
     ray: Ray, callers: Targets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "_DISTANT_S", 0.05)
-    monkeypatch.setattr(endpoint_feed, "_POLL_S", 0.05)
-    distant = ray.distant = DistantProxy()
-    distant.feed.publish(table(1, "a"))
-    target = callers.find(handle())
-    await until(lambda: replicas(target) == ["a"])
+    target = await fed_from_afar(ray, callers, monkeypatch)
     async with listening(ray) as feed:
         feed.publish(table(2, "b"))
         await until(lambda: replicas(target) == ["b"])
@@ -415,16 +421,11 @@ async def test_the_proxy_of_this_node_is_preferred_once_there_is_one(
 async def test_what_the_proxy_of_another_node_knows_does_not_count_after_that_of_this_node(
     ray: Ray, callers: Targets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(targets, "_DISTANT_S", 0.05)
-    monkeypatch.setattr(endpoint_feed, "_POLL_S", 0.05)
-    distant = ray.distant = DistantProxy()
-    distant.feed.publish(table(1, "a"))
-    target = callers.find(handle())
-    await until(lambda: replicas(target) == ["a"])
+    target = await fed_from_afar(ray, callers, monkeypatch)
     async with listening(ray) as feed:
         feed.publish(table(2, "b"))  # the first version of this feed, as "a" is of the other one
         await until(lambda: replicas(target) == ["b"])
-        distant.feed.publish(table(3, "a", "c"))
+        ray.distant.feed.publish(table(3, "a", "c"))
     await until(lambda: len(target.replicas) == 2)
     assert replicas(target) == ["a", "c"]
 

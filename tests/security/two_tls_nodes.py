@@ -35,7 +35,8 @@ from sdk._ingress.envoy.admin import admin_request
 from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.snapshot import Endpoint
 from tests.integration.node_app import Inner, Where
-from tests.integration.several_nodes import METADATA, second_node, wait_until
+from tests.integration.several_nodes import METADATA, second_node
+from tests.support.deadlines import wait_until
 from tests.support.loops import PATIENCE_S
 from tests.support.ports import free_port
 from tests.support.processes import ingress_folder
