@@ -39,25 +39,30 @@ BEGAN = time.monotonic()
 METADATA = (("application", "spread"),)
 
 
+def start_head(stack: contextlib.ExitStack, address: str, system_config: dict[str, int] | None = None) -> None:
+    """Start a Ray of one node at an address, with a folder of its own, until the stack is closed."""
+    temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        _node_ip_address=address,
+        _temp_dir=temporary,
+        _system_config=system_config,
+    )
+    stack.callback(ray.shutdown)
+
+
 def main(port: int, uses_namespaces: bool) -> None:
     with contextlib.ExitStack() as stack:
-        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
         here, there, prefix = "127.0.0.1", "127.0.0.1", []
         if uses_namespaces:
             here, ((namespace, there),) = stack.enter_context(machines(1))
             prefix = ["ip", "netns", "exec", namespace]
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            _node_ip_address=here,
-            _temp_dir=temporary,
-            # Ray notices a lost node after about two seconds instead of fifteen.
-            _system_config={"health_check_period_ms": 500},
-        )
-        stack.callback(ray.shutdown)
+        # Ray notices a lost node after about two seconds instead of fifteen.
+        start_head(stack, here, {"health_check_period_ms": 500})
         raylet = stack.enter_context(second_node(prefix, there))
         look(port, here, there, raylet, uses_namespaces)
         sdk.shutdown()

@@ -11,7 +11,6 @@ import signal
 import socket
 import ssl
 import sys
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -35,7 +34,7 @@ from sdk._ingress.envoy.admin import admin_request
 from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.snapshot import Endpoint
 from tests.integration.node_app import Inner, Where
-from tests.integration.several_nodes import METADATA, second_node
+from tests.integration.several_nodes import METADATA, second_node, start_head
 from tests.support.deadlines import wait_until
 from tests.support.loops import PATIENCE_S
 from tests.support.ports import free_port
@@ -47,17 +46,7 @@ _LONGEST_S = 60.0
 def main(folder: Path, here: str, there: str, namespace: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # do not leave the nodes
     with contextlib.ExitStack() as stack:
-        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
-        ray.init(
-            address="local",
-            num_cpus=4,
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            _node_ip_address=here,
-            _temp_dir=temporary,
-        )
-        stack.callback(ray.shutdown)
+        start_head(stack, here)
         stack.enter_context(second_node(["ip", "netns", "exec", namespace], there))
         assert own_between_nodes().mode == "tls"
         port = free_port()
