@@ -399,7 +399,7 @@ async def test_after_a_restart_of_the_proxy_of_another_node_every_state_is_sent_
 
 
 async def fed_from_afar(ray: Ray, callers: Targets, monkeypatch: pytest.MonkeyPatch) -> Target:
-    """Return a target whose replica "a" the proxy of another node has sent, and that soon looks for one of its own."""
+    """Return a target whose replica "a" the proxy of another node has sent, and that soon looks for this node's."""
     monkeypatch.setattr(targets, "_DISTANT_S", 0.05)
     monkeypatch.setattr(endpoint_feed, "_POLL_S", 0.05)
     ray.distant = DistantProxy()

@@ -40,7 +40,7 @@ METADATA = (("application", "spread"),)
 
 
 def start_head(stack: contextlib.ExitStack, address: str, system_config: dict[str, int] | None = None) -> None:
-    """Start a Ray of one node at an address, with a folder of its own, until the stack is closed."""
+    """Start a Ray of one node at an address, with its own folder, until the stack is closed."""
     temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
     ray.init(
         address="local",
