@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.version import Version
 from ray.serve.schema import ServeDeploySchema
 
 from codegen import scaffold
@@ -96,6 +97,13 @@ def test_files_agree(projects: Path, kind: str) -> None:
         assert f"class {deployment.name}(" in (project / package / "service.py").read_text()
     cluster = manifest["spec"]["rayClusterConfig"]
     image = (project / "Dockerfile").read_text()
+    # The image has no wget: KubeRay probes Ray 2.53 and later over HTTP, and RayService's workers as they say.
+    assert Version(cluster["rayVersion"]) >= Version("2.53")
+    head, worker = (
+        group["template"]["spec"]["containers"][0] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+    )
+    assert worker["readinessProbe"]["grpc"] == {"port": worker["ports"][0]["containerPort"], "service": "ready"}
+    assert not [name for name in head if name.endswith("Probe")]
     assert f'"ray[serve]=={cluster["rayVersion"]}"' in image
     assert f'CMD ["sdk", "run", "{package}.service:app"' in image
     readme = (project / "README.md").read_text()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import quotes_app
 import yaml
+from packaging.version import Version
 from pydantic import ValidationError
 from quotes_pb2 import PickRequest
 from quotes_sdk import QuotesSyncClient
@@ -76,6 +77,9 @@ def test_every_pod_of_the_manifest_serves_the_port(manifest: dict[str, Any]) -> 
     assert ports[1] == {"serve": 9000}
     assert containers[1]["readinessProbe"]["grpc"] == {"port": 9000, "service": "ready"}
     assert "readinessProbe" not in containers[0]  # KubeRay deploys nothing before the head is ready
+    # Older ones, and pods without a version, are probed with `wget`, which the image of `sdk new` lacks:
+    # https://github.com/ray-project/kuberay/blob/v1.7.0/ray-operator/controllers/ray/common/pod.go#L721
+    assert Version(cluster["rayVersion"]) >= Version("2.53")
     assert manifest["spec"]["excludeHeadPodFromServeSvc"] is True
     assert cluster["authOptions"] == {"mode": "token"}
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"

@@ -51,8 +51,12 @@ class Counter(InferenceService):
         return {"y": inputs["x"]} if inputs["x"][0] else {}
 
     async def infer_stream(self, inputs: Arrays) -> AsyncIterator[Arrays]:
+        if inputs["x"][0] > 100:
+            raise sdk.RpcError(grpc.StatusCode.OUT_OF_RANGE, "at most 100")
         for number in range(int(inputs["x"][0]), 0, -1):
             yield {"y": np.array([number], "f4")}
+        if inputs["x"][0] < 0:
+            raise ValueError("negative")
 
 
 @grpc_deployment(max_ongoing_requests=64)
@@ -205,6 +209,19 @@ def test_streams() -> None:
         (response,) = client.ModelStreamInfer([infer_request("doubler", 4, parameters=final)])
         assert y_of(response.infer_response) == [8]
         assert response.infer_response.parameters["triton_final_response"].bool_param
+
+
+def test_which_errors_end_a_stream() -> None:
+    """As docs/guides/inference.md says: none but INTERNAL."""
+    with served(Counter.bind()) as (_, client):
+        requests = [infer_request("counter", value, id=str(value)) for value in (101, 1, -1, 2)]
+        call = client.ModelStreamInfer(requests)
+        too_large, one = next(call), next(call)
+        assert (too_large.infer_response.id, too_large.error_message) == ("101", "OUT_OF_RANGE: at most 100")
+        assert (one.infer_response.id, one.error_message) == ("1", "")
+        ended, details = status_of(lambda: next(call))
+        assert ended is grpc.StatusCode.INTERNAL
+        assert "ValueError: negative" in details
 
 
 def test_calls_that_arrive_together_are_one_batch() -> None:

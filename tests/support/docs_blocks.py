@@ -47,16 +47,17 @@ _OTHER_ENVIRONMENT = {
     ("docs/guides/inference.md", 1): "tests/inference/test_triton_client.py: it needs another protobuf"
 }
 _TOML = re.compile(r"^    \[tool\.sdk\.codegen\]\n(?:    .*\n)+", re.MULTILINE)
-_FENCED = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# A block, and what it prints where the page shows that in a block of text right below.
+_FENCED = re.compile(r"^```python\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
 
 def _blocks() -> Iterator[Any]:
     pages = ["README.md", *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md"))]
     pages += sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*/README.md"))
     for page in pages:
-        for number, code in enumerate(_FENCED.findall((ROOT / page).read_text())):
+        for number, (code, printed) in enumerate(_FENCED.findall((ROOT / page).read_text())):
             if page not in ELSEWHERE and (page, number) not in _OTHER_ENVIRONMENT:
-                yield pytest.param(page, number, code, id=f"{page}:{number}")
+                yield pytest.param(page, number, code, printed, id=f"{page}:{number}")
 
 
 class Token(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types for it
@@ -148,7 +149,7 @@ def _inference_repository(runs: Runs) -> dict[str, Any]:
 
 def _scaled(runs: Runs) -> dict[str, Any]:
     scope: dict[str, Any] = {"__name__": "model_app"}
-    exec(_FENCED.findall((ROOT / "docs/guides/inference.md").read_text())[0], scope)
+    exec(_FENCED.findall((ROOT / "docs/guides/inference.md").read_text())[0][0], scope)
     runs.serve(scope["app"])
     return {}
 
@@ -209,14 +210,14 @@ def _example(folder: str, module: str) -> Any:
     return importlib.import_module(module)
 
 
-@pytest.mark.parametrize(("page", "number", "code"), list(_blocks()))
-def test_block(page: str, number: int, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("page", "number", "code", "printed"), list(_blocks()))
+def test_block(page: str, number: int, code: str, printed: str) -> None:
     module = f"block_{number}"
     with contextlib.ExitStack() as servers:
         runs = Runs(servers)
         scope = GIVEN.get((page, number), lambda _: {})(runs)
         scope["__name__"] = module
-        servers.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        output = servers.enter_context(contextlib.redirect_stdout(io.StringIO()))
         if (page, number) in _RAISES:
             servers.enter_context(pytest.raises(_RAISES[page, number]))
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
@@ -224,6 +225,7 @@ def test_block(page: str, number: int, code: str, monkeypatch: pytest.MonkeyPatc
         done = eval(compiled, scope)
         if inspect.iscoroutine(done):
             asyncio.run(done)
+        assert output.getvalue() == printed or not printed
 
 
 #: Commands of the pages that do not run here, by their beginning, with the place or the reason.
