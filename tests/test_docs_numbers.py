@@ -92,6 +92,7 @@ OF_OTHERS = {
     "ModuleNotFoundError",
     "RST_STREAM",
     "Socket closed",
+    "wget: command not found",  # bash in a pod, for KubeRay's probe
 }
 
 
