@@ -25,12 +25,10 @@ async def answer_unary_async(call: Call, route: Route) -> None:
         response = await route.handler(request, grpc_context=context_of(call))
     else:
         response = await route.handler(request)
-    if call.aborted is None:
-        if call.compressor is None:
-            call.send_only(route.encode_response(response))
-        else:
-            flag, data = await call.compressor.compress_async(route.encode_response(response))
-            call.send_only(data, flag)
+    if call.compressor is not None:
+        await send_response(call, route, response)
+    elif call.aborted is None:
+        call.send_only(route.encode_response(response))
 
 
 async def answer_unary_sync(call: Call, route: Route) -> None:
@@ -38,12 +36,16 @@ async def answer_unary_sync(call: Call, route: Route) -> None:
     response = await run_in_thread(call, partial(_invoke, call, route))
     if isinstance(response, Awaitable):  # a plain function that returns a coroutine
         response = await response
+    await send_response(call, route, response)
+
+
+async def send_response(call: Call, route: Route, response: Any) -> None:
+    """Send the one message of a handler that has not aborted the call, compressed if the call is."""
     if call.aborted is None:
-        if call.compressor is None:
-            call.send_only(route.encode_response(response))
-        else:
-            flag, data = await call.compressor.compress_async(route.encode_response(response))
-            call.send_only(data, flag)
+        data, flag = route.encode_response(response), 0
+        if call.compressor is not None:
+            flag, data = await call.compressor.compress_async(data)
+        call.send_only(data, flag)
 
 
 async def answer_stream_async(call: Call, route: Route) -> None:

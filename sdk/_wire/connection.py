@@ -129,17 +129,17 @@ class Connection(asyncio.Protocol):
         self._headers = DISCARD  # trailers of a request mean nothing in gRPC
         if self._overhead > MAX_HEADER_BYTES:
             check_length(self._path, headers)
-        if self._parser.get_method() != b"POST":
-            self._answer_get(headers)
+        method = self._parser.get_method()
+        if method != b"POST" and self._answer_get(method):
             return
         host.received = self.request_number = host.received + 1
         fields = dict(headers)
-        if not md.is_grpc(fields.get(b"content-type", b"")):
-            self._start_web_call(headers, fields, http_errors.NOT_GRPC)
-            return
-        route = self._routes.get(self._path)
-        make = Call if host.make_call is None else host.make_call
-        call = make(host, self._transport, route, self._path, headers, fields, self._on_finished)
+        if method == b"POST" and md.is_grpc(fields.get(b"content-type", b"")):
+            route = self._routes.get(self._path)
+            make = Call if host.make_call is None else host.make_call
+            call = make(host, self._transport, route, self._path, headers, fields, self._on_finished)
+        else:
+            call = self._open_web_call(method, headers, fields)
         self._call = call
         self._began = perf_counter()
         # The overhead may include more than the head: only above the limit the metadata is counted exactly.
@@ -149,45 +149,33 @@ class Connection(asyncio.Protocol):
         else:
             call.headers_complete()
 
-    def _answer_get(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Answer a health check, or note the preface of a caller; neither is counted as a call."""
-        method = self._parser.get_method()
+    def _answer_get(self, method: bytes) -> bool:
+        """Answer a health check, or note the preface of a caller; return False for any other request."""
         if self._path == CALLER_PATH.encode() and method == b"GET":
             self._is_caller = True
             if self._host.closing:
                 self.close_when_idle()
             else:
                 self._transport.write(HEALTH_CHECK_RESPONSE)
-            return
+            return True
         response = self._host.answer_get(self._path) if method in (b"GET", b"HEAD") else None
         if response is None:
-            host = self._host
-            host.received = self.request_number = host.received + 1
-            self._start_web_call(headers, dict(headers), http_errors.NOT_POST)
-            return
+            return False
         self.request_number -= 1  # for the reaper: the connection is in use
         self._transport.write(response if method == b"GET" else response[: response.index(b"\r\n\r\n") + 4])
+        return True
 
-    def _start_web_call(
-        self, headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes], refusal: tuple[str, str]
-    ) -> None:
-        """Start a call in another protocol than gRPC, if this server answers it.
+    def _open_web_call(self, method: bytes, headers: list[tuple[bytes, bytes]], fields: dict[bytes, bytes]) -> Call:
+        """Return a call in another protocol than gRPC.
 
         Raises:
-            HttpError: It does not.
+            HttpError: This server does not answer it.
         """
         host, open_call = self._host, self._host.open_web_call
-        verb = self._parser.get_method()
-        call = open_call and open_call(host, self._transport, verb, self._path, headers, fields, self._on_finished)
+        call = open_call and open_call(host, self._transport, method, self._path, headers, fields, self._on_finished)
         if call is None:
-            raise HttpError(*refusal, headers)
-        self._call = call
-        self._began = perf_counter()
-        limit = host.settings.max_metadata_bytes
-        if self._overhead > limit and (size := md.size_of(headers)) > limit:
-            call.finish_with(RESOURCE_EXHAUSTED, http_errors.too_much_metadata(size, limit))
-        else:
-            call.headers_complete()
+            raise HttpError(*(http_errors.NOT_GRPC if method == b"POST" else http_errors.NOT_POST), headers)
+        return call  # type: ignore[no-any-return]  # the hook of a higher layer
 
     def on_body(self, body: bytes) -> None:
         self._overhead = 0

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from sdk._contract.implementations import handler_kind
-from sdk._wire.answering import RequestMessages, send_stream
+from sdk._wire.answering import RequestMessages, send_response, send_stream
 from sdk._wire.frames import no_message
 from sdk._wire.metadata import UNIMPLEMENTED
 from sdk._wire.threads import iterate_in_thread, run_in_thread
@@ -79,11 +79,8 @@ async def _answer(pipeline: Continuation, call: Call, route: Route) -> None:
     if handler.response_streaming:
         if result is not None:  # else it has sent its messages with write()
             await send_stream(call, behavior, result)
-    elif call.aborted is None:
-        data, flag = behavior.encode_response(result), 0
-        if call.compressor is not None:
-            flag, data = await call.compressor.compress_async(data)
-        call.send_only(data, flag)
+    else:
+        await send_response(call, behavior, result)
 
 
 class _Behavior:
