@@ -27,6 +27,7 @@ from sdk._serve.import_path import give_import_path, refuse_hidden_package
 from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments
 from sdk._serve.internals import (
     SERVE_LINK,
+    application_overviews,
     deploy_application,
     drop_stale_serve_client,
     find_serve_controller,
@@ -269,7 +270,7 @@ def check_running_version(name: str, application: serve.Application, allow_break
     if controller is None:
         return
     with ray_errors("Ray Serve failed"):
-        running = serve.status().applications.get(name)
+        running = application_overviews().get(name)
     deployments = () if running is None or running.status is ServeState.DELETING else tuple(running.deployments)
     check_update(
         name,
@@ -299,8 +300,8 @@ def status() -> Status:
     controller = find_controller()
     ingress: IngressStatus | None = _call(controller.status) if controller is not None else None
     with ray_errors("Ray Serve failed"):
-        serving = serve.status()
-    applications, proxies = combine(serving.applications, ingress)
+        serving = application_overviews()
+    applications, proxies = combine(serving, ingress)
     problem = explain_missing_ingress() if applications and controller is None else ""
     if ingress is not None and len(proxies) > 1 and ingress.options.identifies_clients:
         problem = _unguarded_nodes()

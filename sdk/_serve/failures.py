@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray import serve
 from ray.serve.exceptions import RayServeException
 
 from sdk._contract import locations
+from sdk._serve.internals import application_overviews
 from sdk._serve.one_line import one_line
 from sdk.errors import ClusterError
 
@@ -37,7 +37,7 @@ def explain(application: str) -> str:
         The exception of each failed deployment, with its file and line; Ray Serve's own message if it has no
         traceback; empty if Ray Serve does not know the application.
     """
-    overview = serve.status().applications.get(application)
+    overview = application_overviews().get(application)
     if overview is None:
         return ""
     failed = _lines(overview, lambda d: "FAILED" in d.status.value or "UNHEALTHY" in d.status.value)
@@ -57,7 +57,7 @@ def messages_of(application: str) -> dict[str, str]:
         ClusterError: Ray Serve does not answer.
     """
     try:
-        overview = serve.status().applications.get(application)
+        overview = application_overviews().get(application)
     except (RayServeException, ray.exceptions.RayError) as error:
         raise ClusterError(f"Ray Serve failed: {error}") from error
     if overview is None:

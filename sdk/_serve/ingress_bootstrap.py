@@ -11,14 +11,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray import serve
 from ray.serve.exceptions import RayServeException
 from ray.serve.schema import ApplicationStatus
 
 from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
 from sdk._ingress.env_options import variable
-from sdk._serve.internals import SERVE_LINK, drop_stale_serve_client, find_serve_controller, serve_settings
+from sdk._serve.internals import (
+    SERVE_LINK,
+    application_overviews,
+    application_states,
+    drop_stale_serve_client,
+    find_serve_controller,
+    serve_settings,
+)
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
@@ -122,7 +128,7 @@ def list_deployments() -> dict[str, tuple[str, ...]] | None:
     """Return the names of each application's deployments in Ray Serve, or None if Ray Serve does not answer."""
     drop_stale_serve_client()
     try:
-        return {name: tuple(known.deployments) for name, known in serve.status().applications.items()}
+        return {name: tuple(known.deployments) for name, known in application_overviews().items()}
     except (RayServeException, ray.exceptions.RayError):
         return None
 
@@ -131,10 +137,10 @@ def list_failed() -> frozenset[str]:
     """Return the names of the applications that failed to deploy; none if Ray Serve does not answer."""
     drop_stale_serve_client()
     try:
-        known = serve.status().applications.items()
+        states = application_states()
     except (RayServeException, ray.exceptions.RayError):
         return frozenset()
-    return frozenset(name for name, application in known if application.status is ApplicationStatus.DEPLOY_FAILED)
+    return frozenset(name for name, state in states.items() if state is ApplicationStatus.DEPLOY_FAILED)
 
 
 def has_serve() -> bool:

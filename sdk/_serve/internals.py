@@ -10,6 +10,7 @@ import logging
 import logging.handlers
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,13 @@ from ray.serve._private.constants import (
 )
 from ray.serve._private.router import SingletonThreadRouter
 from ray.serve.api import RunTarget, _run_many
-from ray.serve.schema import ServeApplicationSchema, gRPCOptionsSchema
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    DeploymentStatusOverview,
+    ServeApplicationSchema,
+    gRPCOptionsSchema,
+)
 
 from sdk._ingress.serve_link import ServeLink
 from sdk._serve.ray_connection import ray_errors
@@ -128,6 +135,48 @@ def drop_stale_serve_client() -> None:
         controller = find_serve_controller()
         if controller is None or controller._actor_id != client._controller._actor_id:
             serve_context._set_global_client(None)  # type: ignore[no-untyped-call]
+
+
+def application_overviews() -> dict[str, ApplicationStatusOverview]:
+    """Return ``serve.status().applications`` without what that costs: 10 ms of CPU time and more for each deployment.
+
+    It validates the configuration of each, which imports and pickles the class of the request router.
+
+    Raises:
+        ray.exceptions.RayError: Ray Serve does not answer.
+        ray.serve.exceptions.RayServeException: Ray Serve has been shut down meanwhile.
+    """
+    client: Any = serve_context._get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return {}
+    return {
+        name: ApplicationStatusOverview(
+            status=application["status"],
+            message=application["message"],
+            last_deployed_time_s=application["last_deployed_time_s"],
+            deployments={
+                deployment_name: DeploymentStatusOverview(
+                    status=deployment["status"],
+                    status_trigger=deployment["status_trigger"],
+                    replica_states=dict(Counter(replica["state"] for replica in deployment["replicas"])),
+                    message=deployment["message"],
+                )
+                for deployment_name, deployment in application["deployments"].items()
+            },
+        )
+        for name, application in client.get_serve_details()["applications"].items()
+    }
+
+
+def application_states() -> dict[str, ApplicationStatus]:
+    """Return the state of each application: cheap enough to ask often, at Ray Serve's controller too.
+
+    Raises:
+        ray.exceptions.RayError: Ray Serve does not answer.
+        ray.serve.exceptions.RayServeException: Ray Serve has been shut down meanwhile.
+    """
+    client: Any = serve_context._get_global_client(raise_if_no_controller_running=False)
+    return {} if client is None else {found.name: found.app_status.status for found in client.list_serve_statuses()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator
 
-from ray import serve
 from ray.serve.schema import ApplicationStatus as ServeState
 
 from sdk._serve.failures import explain
+from sdk._serve.internals import application_states
 from sdk._serve.ray_connection import ray_errors
 
 _POLL_INTERVAL_S = 0.1
@@ -60,4 +60,4 @@ def wait_until_deleted(name: str) -> None:
 
 def _states() -> dict[str, ServeState]:
     with ray_errors("Ray Serve failed"):
-        return {name: found.status for name, found in serve.status().applications.items()}
+        return application_states()

@@ -7,6 +7,8 @@ from typing import Any
 
 import grpc
 import pytest
+from ray import serve
+from ray.serve.config import RequestRouterConfig
 from ray.serve.generated.serve_pb2 import HealthzRequest, ListApplicationsRequest
 from ray.serve.generated.serve_pb2_grpc import RayServeAPIServiceStub
 from user_defined_protos_pb2 import UserDefinedMessage2
@@ -14,6 +16,7 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 from user_defined_protos_sdk import UserDefinedServiceClient, UserDefinedServiceSyncClient
 
 import sdk
+from sdk._serve.internals import application_overviews, application_states
 from tests.integration import apps
 from tests.integration.clients import FOO, error_of, trailing
 from tests.web.http_client import ask_at
@@ -123,6 +126,18 @@ def test_status(ingress: Any) -> None:
     (deployment,) = application.deployments
     assert (application.name, deployment.name, deployment.replicas) == ("app1", "Guide", 1)
     assert deployment.services == ("userdefinedprotos.UserDefinedService",)
+
+
+def test_the_status_of_ray_serve_is_read_without_its_cost(ingress: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = serve.status().applications
+
+    def pickles(_: RequestRouterConfig) -> None:
+        raise AssertionError("the configuration of each deployment is validated")
+
+    monkeypatch.setattr(RequestRouterConfig, "_serialize_request_router_cls", pickles)
+    assert application_overviews() == expected
+    assert application_states() == {name: application.status for name, application in expected.items()}
+    assert sdk.status().applications[0].state == expected["app1"].status.value == "RUNNING"
 
 
 def test_a_fixed_option_can_not_change(ingress: Any) -> None:

@@ -322,7 +322,7 @@ def test_the_status_says_that_nothing_guards_calls_between_nodes(
     monkeypatch.setattr(api, "_connect", lambda **_: None)
     monkeypatch.setattr(api, "find_controller", lambda: SimpleNamespace(status=None))
     monkeypatch.setattr(api, "_call", lambda _: ingress)
-    monkeypatch.setattr(api.serve, "status", lambda: SimpleNamespace(applications={}))
+    monkeypatch.setattr(api, "application_overviews", dict)
     monkeypatch.setattr(api, "combine", lambda *_: ((), (SimpleNamespace(),) * nodes))
     found = api.status()
     assert found.version == 7

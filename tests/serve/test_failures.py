@@ -6,8 +6,8 @@ import traceback
 from types import SimpleNamespace
 
 import pytest
-from ray import serve
 
+from sdk._serve import failures
 from sdk._serve.failures import messages_of, raised_in
 
 
@@ -108,8 +108,8 @@ def test_messages_of_a_deployment_that_is_tried_again(monkeypatch: pytest.Monkey
     for left in (2, 1):
         message = f"A replica failed to start with exception. Retrying {left} more time(s). Error:\n{text}"
         deployments = {"Model": SimpleNamespace(message=message), "Ready": SimpleNamespace(message="")}
-        found = SimpleNamespace(applications={"shop": SimpleNamespace(deployments=deployments)})
-        monkeypatch.setattr(serve, "status", lambda found=found: found)
+        found = {"shop": SimpleNamespace(deployments=deployments)}
+        monkeypatch.setattr(failures, "application_overviews", lambda found=found: found)
         seen.append(messages_of("shop"))
     first, second = seen
     assert list(first) == list(second) == ["Model: OSError: no model (app.py:3, in __init__)"]  # reported once

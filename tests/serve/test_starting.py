@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from ray import serve
 from ray.serve.schema import ApplicationStatus as ServeState
 
 from sdk._serve import starting
@@ -16,16 +13,7 @@ from sdk._serve import starting
 def answers(monkeypatch: pytest.MonkeyPatch, *looks: dict[str, ServeState]) -> Iterator[dict[str, ServeState]]:
     """Let each look at Ray Serve see the next states of its applications, without a pause."""
     left = iter(looks)
-
-    def status() -> Any:
-        states = next(left)
-        return SimpleNamespace(
-            applications={
-                name: SimpleNamespace(status=state, deployments={}, message="no room") for name, state in states.items()
-            }
-        )
-
-    monkeypatch.setattr(serve, "status", status)
+    monkeypatch.setattr(starting, "application_states", lambda: next(left))
     monkeypatch.setattr(starting, "explain", lambda name: f"{name}: no room")
     monkeypatch.setattr(starting, "_POLL_INTERVAL_S", 0)
     return left
