@@ -9,8 +9,10 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
+import grpc
 import pytest
 
 import sdk
@@ -157,11 +159,43 @@ def test_the_catalogue_has_every_exception_with_its_exit_code() -> None:
 
 
 def test_the_texts_of_statuses_are_those_of_the_code() -> None:
-    texts = re.findall(r"^\| [A-Z_]+ \| `([^`]+)` \|", _errors_page(), re.MULTILINE)
+    rows = re.findall(r"^\| [A-Z_]+ \| ([^|]*`[^|]+) \|", _errors_page(), re.MULTILINE)
+    texts = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
     parts = [part.strip(" `") for text in texts for part in text.split("…")]
     constants = "\n".join(_constants())
     assert [part for part in parts if len(part) > 2 and part not in constants] == []
     assert len(texts) > 20
+
+
+def test_the_catalogue_has_every_status_of_the_code() -> None:
+    """Each text that is written next to a status code: one of its parts is in the catalogue."""
+    page = _errors_page()
+    found = [(where, text) for room in STATUS_ROOMS for where, text in _statuses(room)]
+    assert [(where, "…".join(text)) for where, text in found if not any(part in page for part in text)] == []
+    assert len(found) > 30
+
+
+STATUS_ROOMS = ("_channel", "_ingress", "_serve", "_wire", "handles")
+# Parts of an f-string that are shorter are only words between two values.
+_SHORTEST_PART = 9
+
+
+def _statuses(room: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the texts that follow a status code as an argument or in a tuple, those of f-strings in pieces."""
+    codes = {code.name for code in grpc.StatusCode}
+    for path in sorted((ROOT / "sdk" / room).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            values = node.args if isinstance(node, ast.Call) else node.elts if isinstance(node, ast.Tuple) else []
+            for code, text in pairwise(values):
+                if {getattr(code, "attr", ""), getattr(code, "id", "")} & codes:
+                    parts = [
+                        each.value.strip(" '.:;(")
+                        for each in (text.values if isinstance(text, ast.JoinedStr) else [text])
+                        if isinstance(each, ast.Constant) and isinstance(each.value, str)
+                    ]
+                    parts = [part for part in parts if len(part) >= _SHORTEST_PART]
+                    if parts:
+                        yield f"{path.relative_to(ROOT)}:{node.lineno}", parts
 
 
 def _errors_page() -> str:

@@ -37,6 +37,7 @@ ROOT = Path(os.environ["DOCS_ROOT"])
 #: Pages whose blocks run elsewhere, with the place.
 ELSEWHERE = {
     "README.md": "tests/packaging/test_wheel.py, which serves with Ray",
+    "docs/guides/getting-started.md": "tests/cli/test_newcomer.py, as the commands of the page",
     "docs/guides/testing.md": "test_it.py of this folder",
     "docs/guides/validation.md": "tests/validation/test_guide.py",
     "docs/reference/checks.md": "tests/contract/test_checks_document.py",
@@ -125,15 +126,15 @@ def _context(runs: Runs) -> dict[str, Any]:
 
 def _composition(runs: Runs) -> dict[str, Any]:
     app = _example("composition", "library_app")
-    names = ("LibraryBase", "Query", "Books", "RankRequest", "Ranker", "RankerHandle", "grpc_deployment")
-    given = {name: getattr(app, name) for name in names}
 
     class LibraryBase(app.LibraryBase):  # type: ignore[misc,name-defined]  # has the method that the page leaves out
         async def Read(self, request: Any) -> Any:
             yield app.Page()
 
     LibraryBase.Read.__annotations__ = app.Library.Read.__annotations__
-    return given | {"LibraryBase": LibraryBase}
+    generated: Any = importlib.import_module("library_sdk")
+    generated.LibraryBase = LibraryBase
+    return {"Ranker": app.Ranker}
 
 
 def _inference_repository(runs: Runs) -> dict[str, Any]:
@@ -158,19 +159,12 @@ async def _look_up(name: str) -> str:
     return f"Hello {name}"
 
 
-def _traced(runs: Runs) -> dict[str, Any]:
-    messages = {name: getattr(runs.messages, name) for name in ("HelloReply", "HelloRequest")}
-    return messages | {
-        "look_up": _look_up,
-        "GreeterBase": runs.generated.GreeterBase,
-        "grpc_deployment": sdk.grpc_deployment,
-    }
-
-
 def _web(runs: Runs) -> dict[str, Any]:
     """``sdk.run`` needs Ray: the test server takes the same application and options."""
-    stand_in = SimpleNamespace(run=lambda application, options: runs.serve(application, options=options))
-    return {"sdk": stand_in, "app": runs.greeter.bind(), "GrpcOptions": sdk.GrpcOptions}
+    stand_in = SimpleNamespace(
+        run=lambda application, options: runs.serve(application, options=options), GrpcOptions=sdk.GrpcOptions
+    )
+    return {"sdk": stand_in, "app": runs.greeter.bind()}
 
 
 def _security(runs: Runs) -> dict[str, Any]:
@@ -180,29 +174,34 @@ def _security(runs: Runs) -> dict[str, Any]:
     return {}
 
 
+def _greeter(runs: Runs) -> dict[str, Any]:
+    runs.serve(runs.greeter.bind("Hello"), "greeter")
+    return {}
+
+
 def _calls(kind: str) -> Callable[[Runs], dict[str, Any]]:
     return lambda runs: runs.client(kind)
 
 
 #: The names that a block takes for granted, by its page and number.
 GIVEN: dict[tuple[str, int], Callable[[Runs], dict[str, Any]]] = {
-    ("docs/guides/clients.md", 0): _calls("GreeterSyncClient"),
-    ("docs/guides/clients.md", 1): _calls("GreeterClient"),
-    ("docs/guides/clients.md", 2): _calls("GreeterSyncClient"),
+    ("docs/guides/clients.md", 0): _greeter,
+    ("docs/guides/clients.md", 1): _greeter,
+    ("docs/guides/clients.md", 2): _calls("GreeterClient"),
     ("docs/guides/clients.md", 3): _calls("GreeterSyncClient"),
+    ("docs/guides/clients.md", 4): _calls("GreeterSyncClient"),
     ("docs/guides/composition.md", 0): _composition,
-    **{("docs/guides/context.md", number): _context for number in range(5)},
+    **{("docs/guides/context.md", number): _context for number in range(1, 6)},
     ("docs/guides/inference.md", 2): _scaled,
     ("docs/guides/inference.md", 3): lambda runs: {"serve": serve, "Arrays": Arrays, "np": np},
     ("docs/guides/inference.md", 4): _inference_repository,
-    ("docs/guides/tracing.md", 0): lambda runs: {"Greeter": runs.greeter},
-    ("docs/guides/tracing.md", 1): _traced,
+    ("docs/guides/tracing.md", 1): lambda runs: {"look_up": _look_up},
     ("docs/guides/web.md", 0): _web,
     ("docs/operations/scaling.md", 0): Runs.definition,
     ("docs/operations/security.md", 0): _security,
 }
 #: What a block raises by design.
-_RAISES = {("docs/guides/context.md", 2): sdk.RpcError}
+_RAISES = {("docs/guides/context.md", 3): sdk.RpcError}
 
 
 def _example(folder: str, module: str) -> Any:
@@ -235,8 +234,6 @@ COMMANDS_ELSEWHERE = {
     "sdk top": "tests/cli/top: it needs Ray",
     "sdk logs": "tests/cli/logs: it needs Ray",
     "sdk console": "tests/cli/console: it serves until Ctrl-C",
-    "sdk check --strict shop.service": "tests/cli/test_newcomer.py, with the whole of getting-started.md",
-    "sdk call localhost:9000 shop.v1.Shop/Greet": "tests/cli/test_newcomer.py",
     "sdk check app:Greeter shop.app:app": "tests/cli/check, as the next ones: they need a module, a commit and files",
     "sdk check app --against git:": "tests/cli/check",
     "sdk check app --against ../main": "tests/cli/check",
