@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,18 @@ def by_load() -> pb.Cluster:
 def test_a_number_is_that_of_the_code(page: str, sentence: str, found: object, said: object) -> None:
     assert sentence in text_of(page)
     assert found == said
+
+
+def test_the_lowest_versions_are_those_of_the_package() -> None:
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]
+    every = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+    lowest = dict(re.findall(r"^(ray\[serve\]|grpcio|protobuf)>=([\d.]+)", "\n".join(every), re.MULTILINE))
+    pythons = [each.rpartition(" ")[2] for each in project["classifiers"] if ":: Python :: 3." in each]
+    assert project["requires-python"] == f">={pythons[0]}"
+    python, ray = f"Python {pythons[0]} to {pythons[-1]}", f"Ray {lowest['ray[serve]']}"
+    grpcio, protobuf = f"grpcio {lowest['grpcio']}", f"protobuf {lowest['protobuf'].rpartition('.')[0]}"
+    assert f"{python}, {ray} and later, {grpcio} and later, {protobuf} and 7" in text_of("versioning.md")
+    assert f"{python}, and {ray} or later" in text_of("../README.md")
 
 
 # Messages in the page of gRPC, Python and HTTP/2.
