@@ -38,7 +38,7 @@ from sdk._replica_protocol import (
     TOKEN_HEADER,
 )
 from sdk._xds.api_key_script import api_key_script
-from sdk._xds.packing import pack, type_url
+from sdk._xds.packing import Resource, pack, pack_resource, type_url
 from sdk.access import ApiKey, Certificate, Token, claim_path
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def enabled_filters(access: Access | None) -> dict[str, Packed]:
     return {name: pack(pb.RouteFilterConfig(config=Packed())) for name, is_needed in needed.items() if is_needed}
 
 
-def filter_configs(access: Access | None, keys: KeyMaterial) -> dict[str, Packed]:
+def filter_configs(access: Access | None, keys: KeyMaterial) -> dict[str, Resource]:
     """Return the configuration of each filter, by its name."""
     configs = {
         API_KEYS: pb.Lua(
@@ -134,7 +134,7 @@ def filter_configs(access: Access | None, keys: KeyMaterial) -> dict[str, Packed
         LIMITS: _limits(access.limits_per_s if access is not None else ()),
     }
     return {
-        name: pack(pb.CoreTypedExtensionConfig(name=name, typed_config=pack(config)))
+        name: pack_resource(pb.CoreTypedExtensionConfig(name=name, typed_config=pack(config)))
         for name, config in configs.items()
     }
 

@@ -19,15 +19,15 @@ import grpc.aio
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._guard.private_socket import private_socket
-from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack_resource
 from sdk._xds.resources import Resources, check_resources
-from sdk._xds.subscription import RequestKind, Subscription, VersionedResources
+from sdk._xds.subscription import RequestKind, Response, Subscription, VersionedResources
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from google.protobuf.any_pb2 import Any as PackedAny
+    from sdk._xds.packing import Resource
 
 __all__ = ["AdsServer", "ResourcesRejected"]
 
@@ -58,7 +58,7 @@ class _Stream:
 
     def __init__(self) -> None:
         self.subscriptions: dict[str, Subscription] = {}
-        self.outbox: asyncio.Queue[pb.DiscoveryResponse | None] = asyncio.Queue()
+        self.outbox: asyncio.Queue[Response | None] = asyncio.Queue()
 
     def send_due(self, type_url: str, current: VersionedResources | None) -> None:
         subscription = self.subscriptions.get(type_url)
@@ -96,7 +96,7 @@ class AdsServer:
         self._streams: set[_Stream] = set()
         self._resources: dict[str, VersionedResources] = {}
         # Resources that every Envoy acknowledged last: restored after a NACK, and their clusters may still be in use.
-        self._acked: dict[str, Mapping[str, PackedAny]] = {}
+        self._acked: dict[str, Mapping[str, Resource]] = {}
         self._pending: Resources | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
@@ -121,7 +121,7 @@ class AdsServer:
         method = grpc.stream_stream_rpc_method_handler(
             self._serve_stream,
             request_deserializer=pb.DiscoveryRequest.FromString,
-            response_serializer=pb.DiscoveryResponse.SerializeToString,
+            response_serializer=Response.encode,
         )
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(_SERVICE, {"StreamAggregatedResources": method}),)
@@ -247,7 +247,7 @@ class AdsServer:
             if await self._wait_acked(CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE):
                 return True
 
-    def _set_resources(self, type_url: str, resources: Mapping[str, PackedAny]) -> None:
+    def _set_resources(self, type_url: str, resources: Mapping[str, Resource]) -> None:
         current = self._resources.get(type_url)
         if current is None or (current.resources is not resources and current.resources != resources):
             self._resources[type_url] = current = VersionedResources(current.version + 1 if current else 1, resources)
@@ -354,12 +354,12 @@ class AdsServer:
         self._wake.set()
 
 
-def _union(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> Mapping[str, PackedAny]:
+def _union(acked: Mapping[str, Resource], new: Mapping[str, Resource]) -> Mapping[str, Resource]:
     """Return the new resources, and those that Envoy has in addition; the new ones themselves if it has no others."""
     return new if acked.keys() <= new.keys() else {**acked, **new}
 
 
-def _last_endpoints(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]) -> dict[str, PackedAny]:
+def _last_endpoints(acked: Mapping[str, Resource], new: Mapping[str, Resource]) -> dict[str, Resource]:
     """Return Envoy's current endpoints of clusters that are about to have none."""
     if acked is new:
         return {}
@@ -367,7 +367,9 @@ def _last_endpoints(acked: Mapping[str, PackedAny], new: Mapping[str, PackedAny]
     return {
         name: acked[name]
         for name in changed
-        if name in acked and new[name] == pack(pb.ClusterLoadAssignment(cluster_name=name)) and acked[name] != new[name]
+        if name in acked
+        and new[name] == pack_resource(pb.ClusterLoadAssignment(cluster_name=name))
+        and acked[name] != new[name]
     }
 
 

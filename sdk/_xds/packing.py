@@ -1,7 +1,8 @@
-"""Pack our copies of Envoy's messages into ``Any``, with the ``type_url`` of Envoy's own message."""
+"""Pack our copies of Envoy's messages, with the ``type_url`` of Envoy's own message."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -28,29 +29,65 @@ def _type_url(descriptor: Descriptor) -> str:
 
 
 def pack(message: Message) -> Any:
-    """Pack a message. Equal messages give equal bytes, so packed resources can be compared."""
-    return Any(type_url=type_url(type(message)), value=message.SerializeToString(deterministic=True))
+    """Pack a message that is a part of another one."""
+    return Any(type_url=type_url(type(message)), value=_encode(message))
 
 
-def length_delimited(number: int, data: bytes) -> bytes:
-    r"""Return a field of a message, with the encoded value of a message or a string.
+def pack_resource(message: Message) -> Resource:
+    """Pack a resource. Equal messages give equal bytes, so packed resources can be compared."""
+    return Resource(type_url(type(message)), (_encode(message),))
+
+
+def _encode(message: Message) -> bytes:
+    return message.SerializeToString(deterministic=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """An encoded resource.
+
+    The endpoints of a deployment are up to a megabyte, of which a change concerns little. So they are in pieces, which
+    are shared with the resource before, and are copied once: into the response.
+
+    Attributes:
+        type_url: Its type.
+        pieces: Its encoding, in order.
+    """
+
+    type_url: str
+    pieces: tuple[bytes, ...]
+
+    @property
+    def value(self) -> bytes:
+        """Its encoding."""
+        return b"".join(self.pieces)
+
+    def as_field(self, number: int) -> tuple[bytes, ...]:
+        """Return the encoding of a field of type ``Any`` with the resource, in pieces."""
+        size = sum(map(len, self.pieces))
+        head = Any(type_url=self.type_url).SerializeToString() + field_head(Any.VALUE_FIELD_NUMBER, size)
+        return field_head(number, len(head) + size), head, *self.pieces
+
+
+def field_head(number: int, size: int) -> bytes:
+    r"""Return what precedes the value of a message's field that is a message, a string or bytes.
 
     https://protobuf.dev/programming-guides/encoding/#length-types
 
     Args:
         number: Number of the field, at most 15.
-        data: The value.
+        size: Size of the encoded value.
 
     Example:
-        >>> length_delimited(2, b"abc")
+        >>> field_head(2, len(b"abc")) + b"abc"
         b'\x12\x03abc'
     """
-    head, size = bytearray([number << 3 | 2]), len(data)
+    head = bytearray([number << 3 | 2])
     while size > 127:
         head.append(size & 127 | 128)
         size >>= 7
     head.append(size)
-    return bytes(head) + data
+    return bytes(head)
 
 
 CLUSTER_TYPE = type_url(pb.Cluster)

@@ -22,7 +22,15 @@ from sdk._xds.clusters import (
 from sdk._xds.cors import cors_policy
 from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import LISTENER_NAME, ROUTE_CONFIG_NAME, ListenerConfig, build_listener
-from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
+from sdk._xds.packing import (
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    FILTER_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    pack_resource,
+    type_url,
+)
 from sdk._xds.routes import RouteBuilder
 from sdk._xds.snapshot import Application, differing_applications
 from sdk.errors import IngressError
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.any_pb2 import Any
 
+    from sdk._xds.packing import Resource
     from sdk._xds.snapshot import Snapshot
 
 __all__ = [
@@ -57,7 +66,7 @@ class Resources:
         is_checked: True if :func:`check_resources` would find no problem.
     """
 
-    by_type: Mapping[str, Mapping[str, Any]]
+    by_type: Mapping[str, Mapping[str, Resource]]
     is_checked: bool = field(default=False, compare=False)
 
 
@@ -73,8 +82,8 @@ class _Built:
     """
 
     application: Application
-    clusters: Mapping[str, Any]
-    endpoints: Mapping[str, Any]
+    clusters: Mapping[str, Resource]
+    endpoints: Mapping[str, Resource]
     builders: Mapping[str, AssignmentBuilder]
 
 
@@ -98,9 +107,9 @@ class ResourceBuilder:
         self._cors: Mapping[str, Any] = {}
         self._filters_for: object = None
         # Filters, the listener, and the routes.
-        self._others: dict[str, Mapping[str, Any]] = {}
-        self._clusters: Mapping[str, Any] = {}
-        self._endpoints: Mapping[str, Any] = {}
+        self._others: dict[str, Mapping[str, Resource]] = {}
+        self._clusters: Mapping[str, Resource] = {}
+        self._endpoints: Mapping[str, Resource] = {}
         # The applications of the table, and the resources of each.
         self._applications: tuple[Application, ...] = ()
         self._built: dict[str, _Built] = {}
@@ -150,13 +159,13 @@ class ResourceBuilder:
 
     def _reset(self, config: ListenerConfig) -> None:
         fallback = fallback_cluster(config)
-        clusters = {fallback.name: pack(fallback)}
+        clusters = {fallback.name: pack_resource(fallback)}
         if config.gate_socket:
-            clusters[GATE_CLUSTER] = pack(gate_cluster(config))
+            clusters[GATE_CLUSTER] = pack_resource(gate_cluster(config))
         if config.access_log is not None and isinstance(config.access_log.target, Collector):
-            clusters[COLLECTOR] = pack(collector_cluster(config.access_log.target))
+            clusters[COLLECTOR] = pack_resource(collector_cluster(config.access_log.target))
         self._cors = cors_policy(config.cors_origins, config.cors_headers, credentials=config.cors_credentials)
-        self._others = {LISTENER_TYPE: {LISTENER_NAME: pack(build_listener(config))}}
+        self._others = {LISTENER_TYPE: {LISTENER_NAME: pack_resource(build_listener(config))}}
         self._clusters, self._endpoints = clusters, {}
         self._applications, self._built, self._routes = (), {}, RouteBuilder()
         self._config = config
@@ -183,8 +192,8 @@ def build_resources(
 def _build_application(
     app: Application, known: _Built | None, node_secrets: str, node_id: str | None, problems: list[str]
 ) -> _Built:
-    clusters: dict[str, Any] = {}
-    endpoints: dict[str, Any] = {}
+    clusters: dict[str, Resource] = {}
+    endpoints: dict[str, Resource] = {}
     builders: dict[str, AssignmentBuilder] = {}
     for deployment in app.deployments:
         name = cluster_name(app.name, deployment.name)
@@ -195,7 +204,7 @@ def _build_application(
         else:
             builders[name] = AssignmentBuilder(name, node_id, marks_distant=bool(node_secrets))
             for cluster in deployment_clusters(app.name, deployment.name, node_secrets):
-                clusters[cluster.name] = pack(cluster)
+                clusters[cluster.name] = pack_resource(cluster)
         builders[name].build(deployment.parts)
         endpoints[name] = builders[name].packed
         problems += builders[name].problems
@@ -203,8 +212,8 @@ def _build_application(
 
 
 def _merge(
-    resources: Mapping[str, Any], changes: Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]
-) -> Mapping[str, Any]:
+    resources: Mapping[str, Resource], changes: Iterable[tuple[Mapping[str, Resource], Mapping[str, Resource]]]
+) -> Mapping[str, Resource]:
     """Return resources with those of some applications replaced; the same mapping if none differs."""
     different = [
         (old, new)

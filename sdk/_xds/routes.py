@@ -44,7 +44,7 @@ from sdk._xds.headers import set_header
 from sdk._xds.listener import APPLICATION_KEY, ROUTE_CONFIG_NAME
 from sdk._xds.lua_filter import enable_last_value, enable_path
 from sdk._xds.matchers import header_input, header_matches
-from sdk._xds.packing import pack
+from sdk._xds.packing import pack, pack_resource
 from sdk._xds.retries import (
     BUFFERED_BYTES,
     PREVIOUS_ATTEMPTS,
@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as Packed
     from google.protobuf.message import Message
 
+    from sdk._xds.packing import Resource
     from sdk._xds.snapshot import Application, Deployment, JsonRoute, Snapshot
     from sdk.access import Access
 
@@ -114,7 +115,7 @@ class RouteBuilder:
         self._applications: tuple[Application, ...] = ()
         self._routed: dict[str, _Routed] = {}
         self._config: pb.RouteConfiguration | None = None
-        self._packed: Packed | None = None
+        self._packed: Resource | None = None
 
     def build(
         self,
@@ -122,7 +123,7 @@ class RouteBuilder:
         node_secret: str = "",
         filters: Mapping[str, Packed] | None = None,
         pages: tuple[str, ...] = (),
-    ) -> tuple[Packed, list[tuple[str, pb.Matcher.OnMatch]]]:
+    ) -> tuple[Resource, list[tuple[str, pb.Matcher.OnMatch]]]:
         """Return the packed route configuration of a snapshot, and the names and matches of changed applications.
 
         Args:
@@ -167,7 +168,7 @@ class RouteBuilder:
                 for name in gone:
                     del matcher.matcher_tree.exact_match_map.map[name]
                 matcher.on_no_match.CopyFrom(otherwise)
-            self._packed, self._config = pack(config), config
+            self._packed, self._config = pack_resource(config), config
         self._options, self._applications, self._routed = options, snapshot.applications, routed
         return self._packed, changed
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from itertools import compress, count
+from itertools import chain, compress, count
 from operator import is_not
 from typing import TYPE_CHECKING
 
@@ -27,11 +27,12 @@ from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from google.protobuf.any_pb2 import Any
+    from sdk._xds.packing import Resource
 
 # A response of these types must contain all resources that Envoy should have.
 # https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#deleting-resources
 _FULL_STATE_TYPES = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
+_RESOURCES_FIELD = pb.DiscoveryResponse.RESOURCES_FIELD_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,30 @@ class VersionedResources:
     """
 
     version: int
-    resources: Mapping[str, Any]
+    resources: Mapping[str, Resource]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A ``DiscoveryResponse`` with the same fields.
+
+    Attributes:
+        version_info: The version of the resources.
+        type_url: Their type.
+        nonce: What Envoy's answer names it by.
+        resources: The resources.
+    """
+
+    version_info: str
+    type_url: str
+    nonce: str
+    resources: tuple[Resource, ...]
+
+    def encode(self) -> bytes:
+        """Return its encoding. Each resource is copied once: the endpoints of a deployment are up to a megabyte."""
+        head = pb.DiscoveryResponse(version_info=self.version_info, type_url=self.type_url, nonce=self.nonce)
+        fields = (resource.as_field(_RESOURCES_FIELD) for resource in self.resources)
+        return b"".join((head.SerializeToString(), *chain.from_iterable(fields)))
 
 
 class RequestKind(Enum):
@@ -77,11 +101,11 @@ class Subscription:
         self._is_full_state = type_url in _FULL_STATE_TYPES
         self._requested = False
         self._answered = False
-        self._acked: dict[str, Any] = {}
-        self._in_flight: dict[str, Any] | None = None
-        self._rejected: dict[str, Any] | None = None
+        self._acked: dict[str, Resource] = {}
+        self._in_flight: dict[str, Resource] | None = None
+        self._rejected: dict[str, Resource] | None = None
         # Resources of which none is due, as long as neither they nor this subscription change.
-        self._settled: Mapping[str, Any] | None = None
+        self._settled: Mapping[str, Resource] | None = None
 
     def receive(self, request: pb.DiscoveryRequest) -> RequestKind:
         """Process a request of this type. Call ``next_response`` afterwards."""
@@ -106,7 +130,7 @@ class Subscription:
             return RequestKind.REPEATED
         return RequestKind.SUBSCRIBED
 
-    def _apply_answer(self, answer: dict[str, Any], request: pb.DiscoveryRequest) -> RequestKind:
+    def _apply_answer(self, answer: dict[str, Resource], request: pb.DiscoveryRequest) -> RequestKind:
         if request.HasField("error_detail"):
             self._rejected, self.rejection = answer, request.error_detail.message
             # Envoy may have applied a part of it, so the previous resources must be sent again.
@@ -124,7 +148,7 @@ class Subscription:
         if not self._is_full_state and not self.wildcard:
             self._acked = {name: packed for name, packed in self._acked.items() if name in self.names}
 
-    def next_response(self, current: VersionedResources | None) -> pb.DiscoveryResponse | None:
+    def next_response(self, current: VersionedResources | None) -> Response | None:
         """Return the response to send now, or ``None``.
 
         Returns ``None`` while a response is in flight, if Envoy has acknowledged all resources, if it has rejected them
@@ -141,11 +165,9 @@ class Subscription:
             return None
         self._rejected = self.rejection = None
         self._in_flight, self._nonce = due, next(self._nonces)
-        return pb.DiscoveryResponse(
-            version_info=str(current.version), type_url=self.type_url, nonce=self._nonce, resources=due.values()
-        )
+        return Response(str(current.version), self.type_url, self._nonce, tuple(due.values()))
 
-    def _due(self, current: VersionedResources) -> dict[str, Any] | None:
+    def _due(self, current: VersionedResources) -> dict[str, Resource] | None:
         if current.resources is self._settled:
             return None
         due = self._find_due(current.resources)
@@ -153,7 +175,7 @@ class Subscription:
             self._settled = current.resources
         return due
 
-    def _find_due(self, resources: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _find_due(self, resources: Mapping[str, Resource]) -> dict[str, Resource] | None:
         if self._is_full_state:
             wanted = resources if self.wildcard else {n: packed for n, packed in resources.items() if n in self.names}
             return None if self._answered and wanted == self._acked else dict(wanted)

@@ -25,8 +25,9 @@ from typing import Any
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._ingress.registry import ProxyState, Registry, Replica, WatchAnswer
+from sdk._xds import packing
 from sdk._xds import resources as xds
-from sdk._xds.packing import CLUSTER_TYPE, pack
+from sdk._xds.packing import CLUSTER_TYPE
 from sdk._xds.snapshot import Endpoint, Snapshot
 from tests.support.envoy_rig import rig
 
@@ -36,6 +37,9 @@ _PROXIES = (1, 100, 500)
 _NODES = 500
 _TICKS = os.sysconf("SC_CLK_TCK")
 _TIMEOUT_S = 120
+
+# The tree before has one function for both.
+_pack = getattr(packing, "pack_resource", packing.pack)
 
 try:
     from sdk._ingress.publication import Acknowledgements, Publication, apply_update
@@ -90,7 +94,7 @@ class _ProxySide:
             for name, packed in clusters.items():
                 cluster = pb.Cluster.FromString(packed.value)
                 cluster.ClearField("health_checks")
-                stripped[name] = pack(cluster)
+                stripped[name] = _pack(cluster)
         self._stripped = clusters, stripped
         by_type = {**resources.by_type, CLUSTER_TYPE: stripped}
         return xds.Resources(by_type, **({"is_checked": True} if self._builder is not None else {}))

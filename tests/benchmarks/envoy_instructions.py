@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds.listener import LISTENER_NAME, ROUTE_CONFIG_NAME
 from sdk._xds.lua_filter import path_filter
-from sdk._xds.packing import LISTENER_TYPE, ROUTE_TYPE, pack
+from sdk._xds.packing import LISTENER_TYPE, ROUTE_TYPE, pack_resource
 from sdk._xds.resources import Resources, build_resources
 from sdk._xds.snapshot import Application, JsonRoute
 from tests.support.envoy_rig import rig
@@ -76,7 +76,10 @@ def only_grpc(resources: Resources) -> Resources:
     prefixes = routes.virtual_hosts[0].matcher.matcher_tree.prefix_match_map.map
     for prefix in [each for each in prefixes if not each.startswith(_GRPC_PREFIXES)]:
         del prefixes[prefix]
-    changed = {LISTENER_TYPE: {LISTENER_NAME: pack(listener)}, ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack(routes)}}
+    changed = {
+        LISTENER_TYPE: {LISTENER_NAME: pack_resource(listener)},
+        ROUTE_TYPE: {ROUTE_CONFIG_NAME: pack_resource(routes)},
+    }
     return Resources({**resources.by_type, **changed})
 
 

@@ -204,7 +204,7 @@ async def test_previous_routes_are_restored_after_a_nack() -> None:
         envoy = connect()
         await envoy.ask(ROUTE_TYPE, "routes")
         routes = await envoy.read(ROUTE_TYPE)
-        assert routes.resources[0] == resources("a").by_type[ROUTE_TYPE]["routes"]
+        assert routes.resources[0].value == resources("a").by_type[ROUTE_TYPE]["routes"].value
         await envoy.ask(ROUTE_TYPE, "routes", nonce=routes.nonce)
         third = asyncio.create_task(server.publish(resources("a")))
         await envoy.ask(CLUSTER_TYPE)

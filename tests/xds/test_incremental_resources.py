@@ -104,6 +104,20 @@ def test_what_has_not_changed_is_the_same_object() -> None:
     assert all(added[CLUSTER_TYPE][name] is packed for name, packed in before[CLUSTER_TYPE].items())
 
 
+def test_a_change_of_endpoints_encodes_one_part_again() -> None:
+    builder = ResourceBuilder()
+    endpoints = Endpoints(Endpoint(f"r{number}", "10.0.0.1", 1 + number) for number in range(1000))
+
+    def pieces(endpoints: Endpoints) -> dict[int, bytes]:
+        changed = Application("a", (Deployment("D", ("t.T",), endpoints),))
+        (resource,) = builder.build(table(changed), CONFIG).by_type[ENDPOINT_TYPE].values()
+        return {id(piece): piece for piece in resource.pieces}
+
+    before, after = pieces(endpoints), pieces(endpoints.change(removed=endpoints[:1]))
+    assert len(before) > 8
+    assert len(after.keys() - before.keys()) == 2, "the name with the size, and one part"
+
+
 def test_a_problem_is_found_again_until_it_is_gone() -> None:
     builder, bad = ResourceBuilder(), app("a", "node-1")
     good = builder.build(table(app("a", "10.0.0.1")), CONFIG)

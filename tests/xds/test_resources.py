@@ -9,14 +9,14 @@ import pytest
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import HEALTH_CHECK_PATH
 from sdk._xds.clusters import affinity_cluster_name, cluster_name
-from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, type_url
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack, pack_resource, type_url
 from sdk._xds.resources import ListenerConfig, Resources, build_resources, check_resources
 from sdk._xds.routes import _only
 from sdk._xds.snapshot import Application, Deployment, Endpoint, JsonRoute, Snapshot
 from sdk.errors import IngressError, OptionsError
 
 if TYPE_CHECKING:
-    from google.protobuf.any_pb2 import Any
+    from google.protobuf.message import Message
 
 CONFIG = ListenerConfig(fallback_socket="/tmp/fallback.sock", port=9000)
 R1, R2 = Endpoint("r1", "10.0.0.1", 1001), Endpoint("r2", "10.0.0.2", 1002)
@@ -215,12 +215,12 @@ def test_without_application_metadata_calls_are_matched_by_service() -> None:
     assert target(step.on_no_match) == "fallback"
 
 
-def with_resource(kind: str, name: str, packed: Any | None) -> Resources:
+def with_resource(kind: str, name: str, message: Message | None) -> Resources:
     by_type = {url: dict(named) for url, named in build_resources(Snapshot(1, (ONE,)), CONFIG).by_type.items()}
-    if packed is None:
+    if message is None:
         del by_type[kind][name]
     else:
-        by_type[kind][name] = packed
+        by_type[kind][name] = pack_resource(message)
     return Resources(by_type)
 
 
@@ -234,10 +234,10 @@ BAD_HOST.endpoints.add().lb_endpoints.add().endpoint.address.socket_address.addr
         (with_resource(CLUSTER_TYPE, "one#Greeter", None), "point to unknown cluster 'one#Greeter'"),
         (with_resource(CLUSTER_TYPE, "fallback", None), "point to unknown cluster 'fallback'"),
         (with_resource(ENDPOINT_TYPE, "one#Greeter", None), "needs endpoints 'one#Greeter', which are missing"),
-        (with_resource(ENDPOINT_TYPE, "x", pack(pb.ClusterLoadAssignment(cluster_name="x"))), "no cluster uses"),
-        (with_resource(ENDPOINT_TYPE, "one#Greeter", pack(BAD_HOST)), "'node-1', which is not an IP address"),
+        (with_resource(ENDPOINT_TYPE, "x", pb.ClusterLoadAssignment(cluster_name="x")), "no cluster uses"),
+        (with_resource(ENDPOINT_TYPE, "one#Greeter", BAD_HOST), "'node-1', which is not an IP address"),
         (with_resource(ROUTE_TYPE, "routes", None), "the listener's route configuration 'routes' is missing"),
-        (with_resource(CLUSTER_TYPE, "y", pack(pb.Cluster(name="z"))), "cluster 'z' is stored under the name 'y'"),
+        (with_resource(CLUSTER_TYPE, "y", pb.Cluster(name="z")), "cluster 'z' is stored under the name 'y'"),
         (Resources({}), "no resources of type type.googleapis.com/envoy.config.cluster.v3.Cluster"),
     ],
 )
@@ -248,7 +248,7 @@ def test_check_rejects(resources: Resources, problem: str) -> None:
 
 
 def test_check_lists_every_problem() -> None:
-    resources = with_resource(ENDPOINT_TYPE, "one#Greeter", pack(BAD_HOST))
+    resources = with_resource(ENDPOINT_TYPE, "one#Greeter", BAD_HOST)
     with pytest.raises(IngressError) as caught:
         check_resources(Resources({**resources.by_type, ROUTE_TYPE: {}}))
     assert len(str(caught.value).splitlines()) == 4

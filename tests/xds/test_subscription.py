@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import pytest
-from google.protobuf.any_pb2 import Any
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
-from sdk._xds.subscription import RequestKind, Subscription, VersionedResources
+from sdk._xds.packing import (
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    FILTER_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    Resource,
+    pack_resource,
+)
+from sdk._xds.subscription import RequestKind, Response, Subscription, VersionedResources
 
 
 def resources(version: int, **texts: str) -> VersionedResources:
-    return VersionedResources(version, {name: Any(value=text.encode()) for name, text in texts.items()})
+    return VersionedResources(version, {name: Resource("t", (text.encode(),)) for name, text in texts.items()})
 
 
 def request(nonce: str = "", *names: str, error: str = "") -> pb.DiscoveryRequest:
@@ -19,11 +26,11 @@ def request(nonce: str = "", *names: str, error: str = "") -> pb.DiscoveryReques
     return message
 
 
-def values(response: pb.DiscoveryResponse | None) -> list[str] | None:
+def values(response: Response | None) -> list[str] | None:
     return None if response is None else [resource.value.decode() for resource in response.resources]
 
 
-def send(subscription: Subscription, now: VersionedResources) -> pb.DiscoveryResponse:
+def send(subscription: Subscription, now: VersionedResources) -> Response:
     response = subscription.next_response(now)
     assert response is not None
     return response
@@ -206,3 +213,19 @@ def test_a_new_stream_gets_everything_whatever_version_envoy_sends(endpoints: Su
 def test_explicit_wildcard(endpoints: Subscription) -> None:
     endpoints.receive(request("", "*"))
     assert values(endpoints.next_response(resources(1, a="1", b="2"))) == ["1", "2"]
+
+
+def test_a_response_is_encoded_as_protobuf_does() -> None:
+    cluster = pack_resource(pb.Cluster(name="c" * 300))
+    pieces = Resource(ENDPOINT_TYPE, (b"\x0a\x01a", b"", b"\x12\x00"))
+    sent = (cluster, pieces, Resource(ROUTE_TYPE, ()))
+    response = pb.DiscoveryResponse.FromString(Response("7", ENDPOINT_TYPE, "3", sent).encode())
+    assert (response.version_info, response.type_url, response.nonce) == ("7", ENDPOINT_TYPE, "3")
+    assert [(each.type_url, each.value) for each in response.resources] == [
+        (each.type_url, each.value) for each in sent
+    ]
+    assert pb.Cluster.FromString(response.resources[0].value).name == "c" * 300
+    assert pb.ClusterLoadAssignment.FromString(response.resources[1].value).cluster_name == "a"
+    assert pb.DiscoveryResponse.FromString(Response("1", CLUSTER_TYPE, "1", ()).encode()) == pb.DiscoveryResponse(
+        version_info="1", type_url=CLUSTER_TYPE, nonce="1"
+    )

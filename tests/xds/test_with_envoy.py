@@ -13,7 +13,7 @@ import pytest
 from sdk._gen import envoy_pb2 as pb
 from sdk._ingress.envoy.stats import fetch_stats
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
-from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE, pack
+from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE, pack_resource
 from sdk._xds.rejection import IsolatingPublisher
 from sdk._xds.resources import Resources, build_resources
 from tests.support.envoy_rig import rig, start_envoy, stop_envoy
@@ -148,7 +148,7 @@ async def test_overflow_is_resource_exhausted() -> None:
         cluster = pb.Cluster.FromString(resources.by_type[CLUSTER_TYPE]["one#Greeter"].value)
         cluster.circuit_breakers.thresholds[0].max_connections.value = 1
         cluster.circuit_breakers.thresholds[0].max_pending_requests.value = 1
-        clusters = {**resources.by_type[CLUSTER_TYPE], cluster.name: pack(cluster)}
+        clusters = {**resources.by_type[CLUSTER_TYPE], cluster.name: pack_resource(cluster)}
         await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTER_TYPE: clusters})), PATIENCE_S)
         it.upstreams["a"].hold.clear()
         first = asyncio.create_task(it.call(GREET))
@@ -175,7 +175,7 @@ async def test_rejected_resources_change_nothing_and_block_nothing() -> None:
         cluster = pb.Cluster.FromString(bad.by_type[CLUSTER_TYPE]["bad#Greeter"].value)
         cluster.connect_timeout.seconds = -1
         broken = Resources(
-            {**bad.by_type, CLUSTER_TYPE: {**bad.by_type[CLUSTER_TYPE], cluster.name: pack(cluster)}},
+            {**bad.by_type, CLUSTER_TYPE: {**bad.by_type[CLUSTER_TYPE], cluster.name: pack_resource(cluster)}},
         )
         with pytest.raises(ResourcesRejected, match="Expected positive duration") as first:
             await asyncio.wait_for(it.ads.publish(broken), PATIENCE_S)
