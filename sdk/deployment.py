@@ -233,6 +233,8 @@ def grpc_deployment(
     """
 
     def decorate(target: C) -> C:
+        if not isinstance(target, type):
+            raise OptionsError(_not_a_class(target))
         if options:
             _check_options(target, options)
         if compression is not None:
@@ -245,6 +247,14 @@ def grpc_deployment(
         return target
 
     return decorate if cls is None else decorate(cls)
+
+
+def _not_a_class(target: Any) -> str:
+    if (wrapped := getattr(target, "func_or_class", None)) is not None:  # of Ray Serve's Deployment
+        name = getattr(wrapped, "__name__", wrapped)
+        return f"{name}: @grpc_deployment takes the place of @serve.deployment: remove that, and give its options here"
+    what = f"{type(target).__name__} {getattr(target, '__name__', repr(target))}"
+    return f"@grpc_deployment is for a class, not for the {what}; options have names: @grpc_deployment(num_replicas=2)"
 
 
 def _check_options(cls: Any, options: Mapping[str, Any]) -> None:

@@ -6,8 +6,10 @@ loaded become placeholders and are compared by name; names whose value the sourc
 
 from __future__ import annotations
 
+import ast
 import builtins
 import collections.abc
+import contextlib
 import inspect
 import types
 import typing
@@ -46,6 +48,12 @@ _REQUEST_STREAMS = (
     RequestStream,
 )
 _NOT_COLLECTIONS = (str, bytes, bytearray, memoryview, collections.abc.Mapping)
+# What is written in place of a type by mistake: `any` for `Any`, a module for a message, `[Reply]` for `list[Reply]`.
+NOT_TYPES = (
+    *(list, tuple, dict, set, frozenset, int, float, complex, bytes, Message),
+    *(types.ModuleType, types.FunctionType, types.BuiltinFunctionType),
+)
+_SPECIAL_VALUES = (typing.Self, typing.LiteralString, typing_extensions.Self, typing_extensions.LiteralString)
 # A string may contain a string, `"'Reply'"`. The bound ends the evaluation of one that evaluates to itself.
 _MAX_DEPTH = 4
 # Those of `typing` (a `type` statement, PEP 695) and of typing_extensions are two classes before Python 3.14.
@@ -143,7 +151,12 @@ class AnnotationScope:
         try:
             # As typing.get_type_hints does, but name by name, so that one unknown name does not hide the others.
             return eval(annotation, {}, self._names)
+        except SyntaxError:
+            return Unresolved(annotation)
         except Exception:
+            with contextlib.suppress(Exception):
+                tree = _Unsubscripted(self._names).visit(ast.parse(annotation, mode="eval"))
+                return eval(compile(ast.fix_missing_locations(tree), "<annotation>", "eval"), {}, self._names)
             # The expression can't be evaluated, such as ``module.Missing``. The last word of its text names the type.
             words = "".join(c if c.isidentifier() or c.isdigit() else " " for c in annotation).split()
             words = [word for word in words if word != "None"]
@@ -156,6 +169,8 @@ class AnnotationScope:
         if origin is typing.Union or origin is types.UnionType:
             for member in args:
                 yield from self.members(member)
+        elif origin is typing.Literal:
+            yield from (UnionMember(MemberKind.VALUE, type(value)) for value in args)
         elif origin is typing.Annotated:
             yield from self.members(args[0])
         elif origin is ResponseStream:
@@ -247,6 +262,10 @@ def format_annotation(annotation: Any) -> str:
         return "None"
     if isinstance(annotation, type) and typing.get_origin(annotation) is None:
         return message_name(annotation) if issubclass(annotation, Message) else annotation.__qualname__
+    if isinstance(annotation, (types.ModuleType, types.FunctionType, types.BuiltinFunctionType)):
+        return annotation.__name__
+    if isinstance(annotation, (list, tuple)):
+        return "[{}]".format(", ".join(map(format_annotation, annotation)))
     args = typing.get_args(annotation)
     origin = typing.get_origin(annotation)
     if origin is typing.Union or origin is types.UnionType:
@@ -268,6 +287,8 @@ def _member_of(annotation: Any, origin: Any, args: tuple[Any, ...]) -> UnionMemb
         if head.name == _RAY_REQUEST_STREAM:
             return UnionMember(MemberKind.STREAM, is_async=True, is_requests=True)
         return UnionMember(MemberKind.VALUE, head)
+    if head in _SPECIAL_VALUES or isinstance(head, NOT_TYPES):
+        return UnionMember(MemberKind.VALUE, annotation)
     # Any is a class since Python 3.11.
     if not isinstance(head, type) or head in (Any, object, Message):
         return UnionMember(MemberKind.ANY)
@@ -331,6 +352,21 @@ def _closure_values(cells: Iterator[tuple[str, types.CellType]]) -> Iterator[tup
             yield name, cell.cell_contents
         except ValueError:  # unbound: the class that is being defined
             continue
+
+
+class _Unsubscripted(ast.NodeTransformer):
+    """Drops the arguments of classes that only type checkers give arguments, ``map[Reply]``."""
+
+    def __init__(self, names: Mapping[str, Any]) -> None:
+        self._names = names
+
+    def visit_Subscript(self, node: ast.Subscript) -> Any:
+        self.generic_visit(node)
+        try:
+            eval(ast.unparse(node), {}, self._names)
+        except TypeError:
+            return node.value
+        return node
 
 
 class _Namespace(dict[str, Any]):

@@ -13,7 +13,7 @@ from inspect import Parameter, Signature
 from typing import TYPE_CHECKING
 
 from sdk._contract import locations
-from sdk._contract.implementations import Implementation, find_implementation, generated_bases, is_generated
+from sdk._contract.implementations import Implementation, find_implementation, generated_bases, is_servicer
 from sdk._contract.signature_rules import (
     RequiredRpc,
     check_signature,
@@ -22,7 +22,7 @@ from sdk._contract.signature_rules import (
     request_parameter,
     suggested_def,
 )
-from sdk._contract.wrapper_rules import check_wrappers
+from sdk._contract.wrapper_rules import check_wrappers, find_unbound
 from sdk.errors import Problem
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def check_class(cls: type, *, partial: bool = False) -> list[Problem]:
                 "no-service",
                 cls.__name__,
                 "the class does not inherit from a generated service base, so it has no service to serve",
-                f"generate code with `sdk codegen` and subclass its base: `class {cls.__name__}(…Base)`",
+                _base_remedy(cls),
                 code_location=locations.of_class(cls),
             )
         ]
@@ -125,6 +125,14 @@ def find_unannotated(cls: type) -> list[Problem]:
     return problems
 
 
+def _base_remedy(cls: type) -> str:
+    for base in cls.__mro__:
+        if is_servicer(base):
+            name, module = base.__name__.removesuffix("Servicer"), base.__module__.removesuffix("_pb2_grpc")
+            return f"subclass `{name}Base` of `{module}_sdk`, which `sdk codegen` writes, in place of `{base.__name__}`"
+    return f"generate code with `sdk codegen` and subclass its base: `class {cls.__name__}(…Base)`"
+
+
 def _services(cls: type) -> list[Service]:
     return [vars(base)["__grpc_shim__"].service for base in generated_bases(cls)]
 
@@ -161,7 +169,7 @@ def _check_rpc(rpc: RequiredRpc) -> Iterator[Problem]:
     if reason is not None:
         message = f"`{rpc.name}` can't be the name of an RPC: {reason}"
         yield rpc.problem("reserved-name", message, "rename the RPC in the proto")
-    elif implementation is None or is_generated(implementation.owner):
+    elif implementation is None or implementation.is_declared_only:
         yield _missing(rpc)
     elif rpc.name in _abstract_names(rpc.cls):
         message = f"`{rpc.name}` is abstract, so the class can't be instantiated; {proto_says(rpc.method)}"
@@ -170,6 +178,8 @@ def _check_rpc(rpc: RequiredRpc) -> Iterator[Problem]:
     elif not implementation.is_method:
         message = f"`{rpc.name}` is {_kind(implementation)}, not a method; {proto_says(rpc.method)}"
         yield rpc.problem("not-callable", message, f"write `{suggested_def(rpc.method)}`", implementation)
+    elif (unbound := find_unbound(rpc, implementation)) is not None:
+        yield unbound
     else:
         yield from check_wrappers(rpc, implementation)
         yield from check_signature(rpc, implementation)
@@ -183,7 +193,7 @@ def _missing(rpc: RequiredRpc) -> Problem:
 
 def _is_unimplemented(rpc: RequiredRpc) -> bool:
     implementation = find_implementation(rpc.cls, rpc.name)
-    return implementation is None or is_generated(implementation.owner)
+    return implementation is None or implementation.is_declared_only
 
 
 def _misspelled(rpc: RequiredRpc, cutoff: float = 0.6) -> Iterator[Problem]:
@@ -195,7 +205,7 @@ def _misspelled(rpc: RequiredRpc, cutoff: float = 0.6) -> Iterator[Problem]:
     """
     cls, name = rpc.cls, rpc.name
     for base in cls.__mro__:
-        if name in vars(base) and not is_generated(base):
+        if name in vars(base) and not Implementation(base, vars(base)[name]).is_declared_only:
             first = next(b for b in cls.__mro__ if name in vars(b))
             yield rpc.problem(
                 "missing-rpc",

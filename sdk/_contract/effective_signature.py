@@ -10,6 +10,7 @@ https://docs.python.org/3/library/functools.html#functools.wraps.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import types
@@ -69,6 +70,9 @@ def takes_context(bound: Any) -> bool:
 
 def _taker(function: Any) -> tuple[Any, Any]:
     """Return the callable whose parameters callers can pass, and the function that it wraps or None."""
+    if isinstance(function, functools.partial):  # as the `__get__` of an object with `__call__` returns one
+        taker, wrapped = _taker(function.func)
+        return functools.partial(taker, *function.args, **function.keywords), wrapped
     seen: set[int] = set()
     while id(function) not in seen:
         seen.add(id(function))
@@ -96,7 +100,7 @@ def _as_wrapper(signature: Signature, wrapper: Any, wrapped: Any) -> Signature:
     passes_names = bool(parameters) and parameters[-1].kind is Parameter.VAR_KEYWORD
     if passes_names and CONTEXT_PARAMETER in inner and CONTEXT_PARAMETER not in signature.parameters:
         parameters.insert(-1, inner[CONTEXT_PARAMETER].replace(kind=Parameter.KEYWORD_ONLY))
-    is_copied = _annotations(wrapper) == _annotations(wrapped)
+    is_copied = annotations_of(wrapper) == annotations_of(wrapped)
     if is_copied and parameters and parameters[0].name not in inner:
         # The wrapper's first parameter differs from the wrapped function's, whose annotations `wraps` has copied.
         parameters = [each.replace(annotation=Parameter.empty) for each in parameters]
@@ -104,11 +108,12 @@ def _as_wrapper(signature: Signature, wrapper: Any, wrapped: Any) -> Signature:
     return signature.replace(parameters=parameters)
 
 
-def _annotations(function: Any) -> Any:
+def annotations_of(function: Any) -> Any:
+    """Return the annotations of a function, without evaluating them; None for an object without annotations."""
     if sys.version_info >= (3, 14):
         import annotationlib
 
-        return annotationlib.get_annotations(function, format=annotationlib.Format.STRING)
+        return annotationlib.getannotations_of(function, format=annotationlib.Format.STRING)
     return getattr(function, "__annotations__", None)
 
 

@@ -16,7 +16,23 @@ from functools import cached_property
 from typing import Any
 
 from sdk._contract.annotations import AnnotationScope
-from sdk._contract.effective_signature import signature_of, takes_context
+from sdk._contract.effective_signature import annotations_of, signature_of, takes_context
+
+
+def _empty() -> None: ...
+async def _empty_coroutine() -> None: ...  # fmt: skip
+
+
+def _documented() -> None:
+    """Do nothing."""
+
+
+async def _documented_coroutine() -> None:
+    """Do nothing."""
+
+
+# The byte code of functions without statements.
+_EMPTY = {each.__code__.co_code for each in (_empty, _empty_coroutine, _documented, _documented_coroutine)}
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,24 @@ class Implementation:
     def kind(self) -> tuple[bool, bool]:
         """Two flags: it is async, and it is a generator function."""
         return _kind(self.links)
+
+    @cached_property
+    def annotated_kind(self) -> tuple[bool, bool]:
+        """As ``kind``, for the function whose annotations the method has: a wrapper has those of what it wraps."""
+        links = self.links
+        while len(links) > 1 and (
+            not isinstance(links[0], types.FunctionType) or annotations_of(links[0]) == annotations_of(links[1])
+        ):
+            links = links[1:]
+        return _kind(links)
+
+    @property
+    def is_declared_only(self) -> bool:
+        """True for what only declares the RPC: a method of generated code, or an empty one of a protocol."""
+        if is_generated(self.owner) or is_servicer(self.owner):
+            return True
+        code = getattr(self.attribute, "__code__", None)
+        return getattr(self.owner, "_is_protocol", False) and code is not None and code.co_code in _EMPTY
 
     @cached_property
     def signature(self) -> inspect.Signature | None:
@@ -125,6 +159,11 @@ def generated_bases(cls: type) -> tuple[type, ...]:
 def is_generated(cls: type) -> bool:
     """Return whether ``sdk codegen`` generated this class itself, and not a base of it."""
     return "__grpc_shim__" in vars(cls)
+
+
+def is_servicer(cls: type) -> bool:
+    """Return whether grpc's own plugin for protoc generated this class, as a base of servicers."""
+    return cls.__module__.endswith("_pb2_grpc") and cls.__name__.endswith("Servicer")
 
 
 def find_implementation(cls: type, name: str) -> Implementation | None:

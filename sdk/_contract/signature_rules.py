@@ -12,6 +12,7 @@ from google.protobuf.descriptor import Descriptor
 
 from sdk._contract import locations
 from sdk._contract.annotations import (
+    NOT_TYPES,
     AnnotationScope,
     MemberKind,
     UnionMember,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from sdk.service import Method, Service
 
 _BY_POSITION = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+_WITHOUT_DECORATOR = "remove the decorator, or make the response a stream in the proto"
 _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
@@ -124,6 +126,8 @@ def check_signature(rpc: RequiredRpc, implementation: Implementation) -> Iterato
     if signature is None:
         return
     yield from _check_parameters(rpc, implementation, signature)
+    if getattr(implementation.function, "__no_type_check__", False):
+        return  # https://docs.python.org/3/library/typing.html#typing.no_type_check: its annotations are not types
     checked = _AnnotationCheck(rpc, implementation)
     request = request_parameter(signature)
     if request is not None and request.annotation is not Parameter.empty:
@@ -180,8 +184,8 @@ def _why_no_request(implementation: Implementation, signature: Signature) -> str
     by_name = [p.name for p in parameters.values() if p.kind is Parameter.KEYWORD_ONLY and p.name != CONTEXT_PARAMETER]
     if by_name:
         return f"has `{by_name[0]}` as a keyword-only parameter, but the request is passed by position"
-    function = implementation.function
-    if implementation.attribute is function and isinstance(function, types.FunctionType):
+    function, attribute = implementation.function, implementation.attribute
+    if isinstance(function, types.FunctionType) and isinstance(attribute, types.FunctionType):
         # The author forgot `self`, so Python passes the instance as the first parameter.
         first = function.__code__.co_varnames[: function.__code__.co_argcount][:1]
         if first and first[0] != "self":
@@ -196,7 +200,7 @@ class _AnnotationCheck:
         self._rpc = rpc
         self._implementation = implementation
         self._scope: AnnotationScope = implementation.scope
-        self._is_async, self._is_generator = implementation.kind
+        self._is_async, self._is_generator = implementation.annotated_kind
         self._is_batched = implementation.is_batched
 
     def check_request(self, annotation: Any) -> Iterator[Problem]:
@@ -225,9 +229,11 @@ class _AnnotationCheck:
     def check_response(self, annotation: Any) -> Iterator[Problem]:
         """Yield the problems of the annotation of the response, and of a ``yield`` where the proto has no stream."""
         method, streaming = self._rpc.method, self._rpc.method.cardinality.server_streaming
-        if self._is_generator and not streaming:
-            message = f"`{self._rpc.name}` is a generator function, which returns a stream; {proto_says(method)}"
-            yield self._rpc.problem("response-stream", message, self._instead_of_yield(), self._implementation)
+        if self._implementation.kind[1] and not streaming:
+            what = "is" if self._is_generator else "has a decorator that makes it"
+            message = f"`{self._rpc.name}` {what} a generator function, which returns a stream; {proto_says(method)}"
+            remedy = self._instead_of_yield() if self._is_generator else _WITHOUT_DECORATOR
+            yield self._rpc.problem("response-stream", message, remedy, self._implementation)
         elif annotation is not Signature.empty:
             for member, is_awaited in self._returned(annotation):
                 wrong = self._response_mistake(member, streaming, is_awaited)
@@ -312,24 +318,26 @@ class _AnnotationCheck:
         text = annotation if isinstance(annotation, str) else format_annotation(annotation)
         message = method.request if side == "request" else method.response
         expected = self._expected(side)
-        proto = why or proto_says(method)
+        quoted, proto = f"`{text}`", why or proto_says(method)
         if isinstance(descriptor := getattr(resolved, "DESCRIPTOR", None), Descriptor):
             is_same = descriptor.full_name == message.DESCRIPTOR.full_name
             if not is_same and message_name(resolved) == message_name(message):
                 # Two messages with the same name in two packages.
-                text, proto = descriptor.full_name, f"the proto says `{message.DESCRIPTOR.full_name}`"
+                quoted, proto = f"`{descriptor.full_name}`", f"the proto says `{message.DESCRIPTOR.full_name}`"
             elif text.rpartition(".")[2] != descriptor.name:
-                text += f"`, which is `{message_name(resolved)}"
+                quoted += f", which is `{message_name(resolved)}`"
+        elif isinstance(resolved, NOT_TYPES):
+            quoted += ", which is not a type"
         remedy = f"annotate it as `{expected}`"
         if side == "response" and rule == "stream" and not method.cardinality.server_streaming:
             remedy = self._instead_of_yield()
         elif side == "response" and rule == "stream" and not self._is_generator:
             remedy = f"yield the messages, and {remedy}"
-        elif isinstance(resolved, Unresolved):
+        elif isinstance(resolved, Unresolved) and resolved.name.isidentifier():
             remedy += f"; `{resolved.name}` can't be resolved at run time: import it outside `if TYPE_CHECKING:`"
         verb = "takes the request as" if side == "request" else "returns"
         return self._rpc.problem(
-            f"{side}-{rule}", f"`{self._rpc.name}` {verb} `{text}`; {proto}", remedy, self._implementation
+            f"{side}-{rule}", f"`{self._rpc.name}` {verb} {quoted}; {proto}", remedy, self._implementation
         )
 
     def _expected(self, side: str) -> str:

@@ -5,16 +5,16 @@ Only what fails at every call is a problem. A decorator that is not known to fai
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import functools
 import inspect
-import textwrap
 import types
 from collections.abc import AsyncIterator, Iterator
 from typing import TYPE_CHECKING, Any
 
+from sdk._contract.effective_signature import annotations_of
 from sdk._contract.signature_rules import proto_says
+from sdk._contract.wrapper_uses import Use, WrapperUses, uses_of
 
 if TYPE_CHECKING:
     from sdk._contract.implementations import Implementation
@@ -36,6 +36,21 @@ _CONTEXT_MANAGERS: dict[types.CodeType, str] = {
 }
 
 
+_REMEDIES = {
+    "is an async generator": "in the decorator, iterate over it with `async for` and `yield` each message",
+    "is a generator": "in the decorator, iterate over it with `for` and `yield` each message",
+    "is a coroutine function": "in the decorator, write `async def` and `await` it",
+    "returns a message": "write it with `async def`, or call it without `await` in the decorator",
+}
+# What each kind of function can't be used for.
+_WRONG_USES = {
+    "is an async generator": (Use.AWAIT, Use.FOR, Use.RUN),
+    "is a generator": (Use.AWAIT, Use.ASYNC_FOR, Use.RUN),
+    "is a coroutine function": (Use.ASYNC_FOR, Use.FOR, Use.RETURN, Use.RUN),
+    "returns a message": (Use.AWAIT, Use.ASYNC_FOR, Use.RUN),
+}
+
+
 def check_wrappers(rpc: RequiredRpc, implementation: Implementation) -> Iterator[Problem]:
     """Yield the problem of the first decorator with which every call of a method fails.
 
@@ -45,17 +60,46 @@ def check_wrappers(rpc: RequiredRpc, implementation: Implementation) -> Iterator
     """
     links = implementation.links
     for link, inner in zip(links, (*links[1:], None), strict=True):
-        found = _fault(rpc, link, inner)
+        uses = uses_of(link, inner) if isinstance(link, types.FunctionType) and inner is not None else WrapperUses()
+        found = _fault(rpc, link) or _wrong_use(rpc, link, inner, uses)
         if found is not None:
             fault, remedy = found
             yield rpc.problem("wrapper", f"{fault}; {proto_says(rpc.method)}", remedy, implementation)
             return
-        if isinstance(link, types.FunctionType):
-            return  # its body decides what it passes to the next one, and what it does with the result
+        if isinstance(link, types.FunctionType) and not uses.passes_all:
+            return  # its body decides what it passes to the next one
 
 
-def _fault(rpc: RequiredRpc, link: Any, inner: Any) -> tuple[str, str] | None:
-    """Return what fails in one link of the chain, and the remedy, or None."""
+def find_unbound(rpc: RequiredRpc, implementation: Implementation) -> Problem | None:
+    """Return the problem of an object that replaces a method of the class, but does not get the instance, or None.
+
+    Args:
+        rpc: The RPC.
+        implementation: The attribute.
+    """
+    link, owner = implementation.attribute, implementation.owner
+    kind = type(link)
+    if isinstance(link, type) or hasattr(kind, "__get__") or hasattr(kind, "__set_name__"):
+        return None
+    is_partial = isinstance(link, functools.partial)
+    if is_partial and link.args:
+        return None  # perhaps the instance
+    held = [link.func] if is_partial else getattr(link, "__dict__", {}).values()
+    for each in held:
+        if (
+            isinstance(each, types.FunctionType)
+            and each.__qualname__.rpartition(".")[0] == owner.__qualname__
+            and each.__code__.co_varnames[:1] == ("self",)
+        ):
+            by_hand = f"write `{kind.__name__}` as a function, or give it a method `__get__` that binds the instance"
+            fault = f"`{kind.__name__}` has no `__get__`, so `{each.__name__}` in it does not get the instance"
+            remedy = "write `functools.partialmethod`" if is_partial else by_hand
+            return rpc.problem("wrapper", f"{fault}; {proto_says(rpc.method)}", remedy, implementation)
+    return None
+
+
+def _fault(rpc: RequiredRpc, link: Any) -> tuple[str, str] | None:
+    """Return the fault of a decorator of the standard library, and the remedy, or None."""
     name, cardinality = rpc.name, rpc.method.cardinality
     if isinstance(link, _CACHED) and not cardinality.client_streaming:
         # https://protobuf.dev/reference/python/python-generated/: messages are mutable, so they have no hash.
@@ -64,44 +108,41 @@ def _fault(rpc: RequiredRpc, link: Any, inner: Any) -> tuple[str, str] | None:
             " so every call fails",
             "remove it, and cache a function of the fields that matter",
         )
-    if not isinstance(link, types.FunctionType) or not cardinality.server_streaming:
+    decorator = _CONTEXT_MANAGERS.get(link.__code__) if isinstance(link, types.FunctionType) else None
+    if decorator is None:
         return None
-    decorator = _CONTEXT_MANAGERS.get(link.__code__)
-    if decorator is not None:
-        return (
-            f"`contextlib.{decorator}` around `{name}` returns a context manager in place of a stream",
-            f"remove it, and enter context managers inside `{name}`",
-        )
-    if inspect.isasyncgenfunction(inner) and inspect.iscoroutinefunction(link) and _awaits_call_of(link, inner):
-        return (
-            f"`{link.__code__.co_qualname}` around `{name}` awaits it, but `{name}` is an async generator, which"
-            " can't be awaited",
-            "in the decorator, iterate over it with `async for` and `yield` each message",
-        )
-    return None
-
-
-def _awaits_call_of(wrapper: types.FunctionType, wrapped: Any) -> bool:
-    """Return whether the source of a wrapper has ``await function(…)``, where ``function`` is the wrapped one."""
-    cells = zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True)
-    names = {name for name, cell in cells if _content(cell) is wrapped}
-    if not names:
-        return False
-    try:
-        tree = ast.parse(textwrap.dedent("".join(inspect.getsourcelines(wrapper.__code__)[0])))
-    except (OSError, SyntaxError):  # without its source, or in a source that is not a whole statement
-        return False
-    return any(
-        isinstance(node, ast.Await)
-        and isinstance(node.value, ast.Call)
-        and isinstance(node.value.func, ast.Name)
-        and node.value.func.id in names
-        for node in ast.walk(tree)
+    return (
+        f"`contextlib.{decorator}` around `{name}` returns a context manager in place of"
+        f" a {'stream' if cardinality.server_streaming else 'message'}",
+        f"remove it, and enter context managers inside `{name}`",
     )
 
 
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not bound yet
+def _wrong_use(rpc: RequiredRpc, link: Any, inner: Any, uses: WrapperUses) -> tuple[str, str] | None:
+    """Return what fails in the source of a wrapper, and the remedy, or None."""
+    kind = _kind_of(inner, rpc) if uses.uses else None
+    in_thread = inspect.isgeneratorfunction(link)
+    wrong = [each for each in uses.uses if kind is not None and each in _WRONG_USES[kind]]
+    use = next((each for each in wrong if not (each is Use.RUN and in_thread)), None)
+    if use is None or kind is None:
         return None
+    cannot = {Use.AWAIT: ", which can't be awaited", Use.RUN: ", which is called in one already"}.get(use, "")
+    remedy = "in the decorator, write `return await`" if use is Use.RETURN else _REMEDIES[kind]
+    return (
+        f"`{link.__code__.co_qualname}` around `{rpc.name}` {use.value}, but `{rpc.name}` {kind}{cannot}",
+        remedy,
+    )
+
+
+def _kind_of(function: Any, rpc: RequiredRpc) -> str | None:
+    if inspect.isasyncgenfunction(function):
+        return "is an async generator"
+    if inspect.iscoroutinefunction(function):
+        return "is a coroutine function"
+    if inspect.isgeneratorfunction(function):
+        return "is a generator"
+    if not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
+        return None  # it may return an awaitable
+    returns = (annotations_of(function) or {}).get("return")
+    name = returns if isinstance(returns, str) else getattr(returns, "__name__", "")
+    return "returns a message" if name.rpartition(".")[2] == rpc.method.response.__name__ else None

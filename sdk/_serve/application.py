@@ -55,7 +55,11 @@ def _deployment(cls: Any, options: dict[str, Any]) -> Any:
     if CODE_VERSION in os.environ and "max_surge_percent" in inspect.signature(serve.deployment).parameters:
         # The code may be half written: the running replicas stay until the new ones have started.
         options.setdefault("max_surge_percent", 100)
-    replica = replica_class(cls, is_exposed=options.get("expose", True))
+    try:
+        replica = replica_class(cls, is_exposed=options.get("expose", True))
+    except TypeError as error:  # an enum, or what the metaclass requires
+        message = f"{cls.__name__}: a replica is an object of a subclass of it, and it can't have subclasses: {error}"
+        raise ApplicationError(message) from error
     return _deploy(cls.__name__, replica, with_grpc_policy(options))
 
 

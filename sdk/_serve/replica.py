@@ -354,6 +354,18 @@ def _node() -> tuple[str, str]:
     return node_id, next(str(node["NodeManagerAddress"]) for node in nodes if node["NodeID"] == node_id)
 
 
+class _Unannounced:
+    """First base of a replica's class, which no ``__init_subclass__`` of the user's classes shall see.
+
+    It may register each subclass, or need arguments.
+    """
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        """Leave out those of the other bases."""
+
+
 def replica_class(cls: Any, *, is_exposed: bool) -> type[Any]:
     """Return the subclass of a decorated class that runs in a Serve replica.
 
@@ -362,7 +374,7 @@ def replica_class(cls: Any, *, is_exposed: bool) -> type[Any]:
         is_exposed: False if clients can't call it, only other deployments.
     """
 
-    class GrpcReplica(cls):  # type: ignore[misc]  # the base is known at run time only
+    class GrpcReplica(_Unannounced, cls):  # type: ignore[misc]  # the base is known at run time only
         async def __init__(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[misc]  # Ray Serve awaits it
             logs = ReplicaLogs()
             await finish_hook(super().__init__(*args, **kwargs))

@@ -122,7 +122,10 @@ class RequestMessages:
         return self
 
     def __next__(self) -> Any:
-        message = asyncio.run_coroutine_threadsafe(self._call.next_message(), self._call.host.loop).result()
+        host = self._call.host
+        if host.is_loop_thread():  # it would wait for itself, and all other calls with it
+            raise RuntimeError("`for` over the requests of an async handler blocks the event loop: use `async for`")
+        message = asyncio.run_coroutine_threadsafe(self._call.next_message(), host.loop).result()
         if message is None:
             raise StopIteration
         return self._decode(message)

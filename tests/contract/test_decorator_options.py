@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import grpc
 import grpc.aio
 import pytest
+from ray import serve
 from user_defined_protos_pb2 import ImageClass, ImageData
 from user_defined_protos_sdk import ImageClassificationServiceBase
 
-from sdk import DefinitionError, OptionsError, grpc_deployment
+from sdk import ApplicationError, DefinitionError, OptionsError, grpc_deployment
 from sdk._contract.definition import definition_of
 from sdk._contract.interceptors import make_interceptors
 
@@ -32,6 +34,51 @@ def test_an_invalid_compression_is_refused() -> None:
         OptionsError, match=r"^Classifier: compression must be a member of grpc\.Compression, not 'gzip'"
     ):
         grpc_deployment(compression="gzip")(Classifier)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("decorated", "message"),
+    [
+        (Classifier(), "@grpc_deployment is for a class, not for the Classifier <.*>; options have names: "),
+        (len, "@grpc_deployment is for a class, not for the builtin_function_or_method len; options have names: "),
+        (2, r"@grpc_deployment is for a class, not for the int 2; options have names: .*\(num_replicas=2\)$"),
+        (
+            serve.deployment(Classifier),
+            "Classifier: @grpc_deployment takes the place of @serve.deployment: remove that, ",
+        ),
+    ],
+)
+def test_only_a_class_can_be_decorated(decorated: Any, message: str) -> None:
+    for decorator in (grpc_deployment, grpc_deployment(num_replicas=1)):
+        with pytest.raises(OptionsError, match=f"^{message}"):
+            decorator(decorated)
+
+
+class Kind(ImageClassificationServiceBase, enum.Enum):
+    ONE = 1
+
+    async def Predict(self, request: ImageData) -> ImageClass:
+        return ImageClass()
+
+
+def test_a_class_that_can_not_have_subclasses_is_refused() -> None:
+    with pytest.raises(ApplicationError, match=r"^Kind: a replica is an object of a subclass of it, .*cannot extend"):
+        grpc_deployment(Kind).bind()
+
+
+def test_the_class_of_a_replica_is_not_announced() -> None:
+    announced: list[type] = []
+
+    class Plugin(ImageClassificationServiceBase):
+        def __init_subclass__(cls, *, key: str) -> None:
+            announced.append(cls)
+
+    class Mine(Plugin, key="mine"):
+        async def Predict(self, request: ImageData) -> ImageClass:
+            return ImageClass()
+
+    grpc_deployment(Mine).bind()
+    assert announced == [Mine]
 
 
 class Good(grpc.aio.ServerInterceptor):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from sdk._contract import locations
 from sdk._contract.class_rules import unwritten_methods
-from sdk._contract.implementations import find_implementation, generated_bases, is_generated
+from sdk._contract.implementations import find_implementation, generated_bases
 from sdk.cli.check.added_imports import ImportedName, add_imports
 from sdk.errors import OptionsError
 
@@ -205,7 +205,7 @@ def _is_async(cls: type) -> bool:
         found.kind[0]
         for base in generated_bases(cls)
         for method in vars(base)["__grpc_shim__"].service.methods
-        if (found := find_implementation(cls, method.python_name)) is not None and not is_generated(found.owner)
+        if (found := find_implementation(cls, method.python_name)) is not None and not found.is_declared_only
     ]
     return any(kinds) or not kinds
 

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import dataclasses
 import functools
+import inspect
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import (
     AsyncGenerator,
@@ -31,6 +33,7 @@ from typing import (
     Any,
     Concatenate,
     Generic,
+    Literal,
     NewType,
     NoReturn,
     Optional,
@@ -39,12 +42,15 @@ from typing import (
     TypeAlias,
     TypeVar,
     Union,
+    no_type_check,
+    overload,
 )
 
 import grpc.aio
 import typing_extensions
 from google.protobuf.message import Message
 from shapes_pb2 import Ask, Reply
+from shapes_pb2_grpc import OneServicer
 from shapes_sdk import ChatterBase, ListerBase, OneBase, PutterBase
 
 from sdk.context import ServicerContext
@@ -295,6 +301,83 @@ class StreamOfRequestsForOne(OneBase):
         return answer([request async for request in requests][0])
 
 
+class OfALiteral(OneBase):
+    """`Get(…) -> Literal["x"]`"""
+
+    async def Get(self, request: Ask) -> Literal["x"]:
+        return "x"
+
+
+class OfAFunction(OneBase):
+    """`Get(…) -> any`, the function
+
+    It serves, but the annotation is wrong."""
+
+    async def Get(self, request: Ask) -> any:  # type: ignore[valid-type]  # pyright: ignore
+        return answer(request)
+
+
+class OfAListDisplay(OneBase):
+    """`Get(…) -> [Reply]`
+
+    It serves, but the annotation is wrong."""
+
+    async def Get(self, request: Ask) -> [Reply]:
+        return answer(request)
+
+
+class OfAMissingName(OneBase):
+    """`Get(…) -> "Repli"`, a name that does not exist
+
+    It serves, but the annotation is wrong."""
+
+    async def Get(self, request: Ask) -> "Repli":
+        return answer(request)
+
+
+class OfAClass(OneBase):
+    """`Get(…) -> type[Reply]`"""
+
+    async def Get(self, request: Ask) -> type[Reply]:
+        return Reply
+
+
+class WithoutTypeCheck(OneBase):
+    """`@typing.no_type_check`, with annotations that are not types"""
+
+    @no_type_check
+    async def Get(self, request: "Nothing") -> "Nowhere":
+        return answer(request)
+
+
+class Overloads(OneBase):
+    """`@typing.overload`, with a definition that takes both"""
+
+    @overload
+    async def Get(self, request: Ask) -> Reply: ...
+    @overload
+    async def Get(self, request: Reply) -> Reply: ...
+    async def Get(self, request: Ask | Reply) -> Reply:
+        return answer(request)
+
+
+class TaskOfAThread(OneBase):
+    """`def Get(…) -> asyncio.Task[Reply]`, made by the function
+
+    It runs in a thread, where no event loop runs."""
+
+    async def _get(self, request: Ask) -> Reply:
+        return answer(request)
+
+    def Get(self, request: Ask) -> asyncio.Task[Reply]:
+        later = self._get(request)
+        try:
+            return asyncio.create_task(later)
+        except RuntimeError:
+            later.close()
+            raise
+
+
 # == Parameters
 
 
@@ -440,6 +523,29 @@ class OnlyKeywords(OneBase):
 
     async def Get(self, **kwargs: Any) -> Reply:
         return answer(*kwargs.values())
+
+
+class AnyMoreOfRequest(OneBase):
+    """`Get(self, *requests: Ask)`"""
+
+    async def Get(self, *requests: Ask) -> Reply:
+        return answer(*requests)
+
+
+class ContextOfADefault(OneBase):
+    """`Get(self, request, context=None)`"""
+
+    def Get(self, request: Ask, context: Any = None) -> Reply:
+        return answer(request)
+
+
+class NoParameter(OneBase):
+    """`def Get()`
+
+    Pyright does not compare the parameters of an override with those of the base."""
+
+    def Get() -> Reply:  # type: ignore[misc]  # pyright: ignore
+        return answer()
 
 
 # == Response streams
@@ -719,6 +825,75 @@ class Page:
         return stream_of(self.request)
 
 
+class ReturnsAMap(ListerBase):
+    """`def List(…) -> "map[Reply]"`"""
+
+    def List(self, request: Ask) -> "map[Reply]":
+        return map(answer, [request, request])
+
+
+class ReturnsAChain(ListerBase):
+    """`def List(…) -> "itertools.chain[Reply]"`"""
+
+    def List(self, request: Ask) -> "itertools.chain[Reply]":
+        return itertools.chain([answer(request)], [answer(request)])
+
+
+class ReturnsPagesOfAnother(ListerBase):
+    """`def List(…) -> Pages[Ask]`, a generic class with `__iter__`
+
+    The meaning of the type parameters of a class is known to type checkers only."""
+
+    def List(self, request: Ask) -> "Pages[Ask]":
+        return Pages([request, request])
+
+
+class ReturnsATupleWithAnother(ListerBase):
+    """`def List(…) -> tuple[Reply, Ask]`"""
+
+    def List(self, request: Ask) -> tuple[Reply, Ask]:
+        return answer(request), request
+
+
+class AwaitableOfAList(ListerBase):
+    """`def List(…) -> Awaitable[list[Reply]]`"""
+
+    async def _list(self, request: Ask) -> list[Reply]:
+        return [answer(request), answer(request)]
+
+    def List(self, request: Ask) -> Awaitable[list[Reply]]:
+        return self._list(request)
+
+
+class StreamOfLists(ListerBase):
+    """`async def List(…) -> AsyncIterator[list[Reply]]` with `yield`"""
+
+    async def List(self, request: Ask) -> AsyncIterator[list[Reply]]:
+        yield [answer(request)]
+
+
+class StreamOfAwaitables(ListerBase):
+    """`def List(…) -> Iterator[asyncio.Future[Reply]]` with `yield`"""
+
+    def List(self, request: Ask) -> Iterator[asyncio.Future[Reply]]:
+        yield asyncio.Future(loop=asyncio.new_event_loop())
+
+
+class SyncWriter(ListerBase):
+    """`def List(self, request, grpc_context) -> None`"""
+
+    def List(self, request: Ask, grpc_context: ServicerContext) -> None:
+        return None
+
+
+class Pages(Generic[AnyReply]):
+    def __init__(self, items: Sequence[AnyReply]) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[AnyReply]:
+        return iter(self.items)
+
+
 # == Request streams
 
 
@@ -873,6 +1048,73 @@ class GeneratorOverAsyncIterator(ChatterBase):
             yield answer(request)
 
 
+class ForInACoroutine(PutterBase):
+    """`async def Put(self, requests: Iterable[Ask])` with `for`
+
+    Both kinds of handlers have one base, so type checkers do not see that `for` would block the event loop."""
+
+    async def Put(self, requests: Iterable[Ask]) -> Reply:
+        return answer(*requests)
+
+
+class ForOverUnannotated(PutterBase):
+    """`async def Put(self, requests)` with `for`
+
+    Without an annotation no check knows that `for` would block the event loop."""
+
+    async def Put(self, requests):
+        return answer(*requests)
+
+
+class SequenceOfRequests(PutterBase):
+    """`def Put(self, requests: Sequence[Ask])`
+
+    Pyright does not compare the parameters of an override with those of the base."""
+
+    def Put(self, requests: Sequence[Ask]) -> Reply:
+        return answer(*requests[:])
+
+
+class PassesRequestsOn(PutterBase):
+    """`def Put(self, requests: AsyncIterator[Ask]) -> Coroutine[Any, Any, Reply]`"""
+
+    async def _put(self, requests: AsyncIterator[Ask]) -> Reply:
+        return answer(*[request async for request in requests])
+
+    def Put(self, requests: AsyncIterator[Ask]) -> Coroutine[Any, Any, Reply]:
+        return self._put(requests)
+
+
+class StreamForOneOfMany(PutterBase):
+    """`async def Put(self, requests: AsyncIterator[Ask]) -> AsyncIterator[Reply]` with `yield`"""
+
+    async def Put(self, requests: AsyncIterator[Ask]) -> AsyncIterator[Reply]:
+        async for request in requests:
+            yield answer(request)
+
+
+class ListChat(ChatterBase):
+    """`async def Chat(self, requests: AsyncIterator[Ask]) -> list[Reply]`"""
+
+    async def Chat(self, requests: AsyncIterator[Ask]) -> list[Reply]:
+        return [answer(request) async for request in requests]
+
+
+class WritingChat(ChatterBase):
+    """`async def Chat(self, requests, grpc_context) -> None` with `grpc_context.write`"""
+
+    async def Chat(self, requests: RequestStream[Ask], grpc_context: "grpc.aio.ServicerContext[Ask, Reply]") -> None:
+        async for request in requests:
+            await grpc_context.write(answer(request))
+
+
+class ChatOfOne(ChatterBase):
+    """`async def Chat(self, requests: AsyncIterator[Ask]) -> Reply`"""
+
+    async def Chat(self, requests: AsyncIterator[Ask]) -> Reply:
+        return answer(*[request async for request in requests])
+
+
 # == Decorators and other attributes
 
 
@@ -931,6 +1173,91 @@ def each(function: Callable[P, AsyncIterator[R]]) -> Callable[P, AsyncIterator[R
             yield item
 
     return wrapper
+
+
+def not_awaiting(function):
+    @functools.wraps(function)
+    async def wrapper(*args, **kwargs):
+        result = function(*args, **kwargs)
+        return result
+
+    return wrapper
+
+
+def awaiting_if_needed(function):
+    @functools.wraps(function)
+    async def wrapper(*args, **kwargs):
+        result = function(*args, **kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+    return wrapper
+
+
+def each_async(function):
+    @functools.wraps(function)
+    async def wrapper(*args, **kwargs):
+        async for item in function(*args, **kwargs):
+            yield item
+
+    return wrapper
+
+
+def each_sync(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        yield from function(*args, **kwargs)
+
+    return wrapper
+
+
+def each_sync_async(function):
+    @functools.wraps(function)
+    async def wrapper(*args, **kwargs):
+        for item in function(*args, **kwargs):
+            yield item
+
+    return wrapper
+
+
+def in_a_list(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return list(function(*args, **kwargs))
+
+    return wrapper
+
+
+def run(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        return asyncio.run(function(*args, **kwargs))
+
+    return wrapper
+
+
+@contextlib.asynccontextmanager
+async def span() -> AsyncIterator[None]:
+    yield
+
+
+class Unbound:
+    def __init__(self, function):
+        self.function = function
+
+    async def __call__(self, *args, **kwargs):
+        return await self.function(*args, **kwargs)
+
+
+class BoundByPartial:
+    def __init__(self, function):
+        functools.update_wrapper(self, function)
+        self.function = function
+
+    def __get__(self, instance, owner=None):
+        return functools.partial(self, instance)
+
+    async def __call__(self, *args, **kwargs):
+        return await self.function(*args, **kwargs)
 
 
 class TypedDecorator(OneBase):
@@ -1146,6 +1473,190 @@ class Overridden(OneBase):
         return answer(request)
 
 
+class AwaitedPlain(OneBase):
+    """`functools.wraps`, a coroutine that awaits `def Get`
+
+    The decorator has no types for type checkers."""
+
+    @awaiting
+    def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class AwaitedAwaitable(OneBase):
+    """`functools.wraps`, a coroutine that awaits `def Get(…) -> Awaitable[Reply]`"""
+
+    async def _get(self, request: Ask) -> Reply:
+        return answer(request)
+
+    @awaiting
+    def Get(self, request: Ask) -> Awaitable[Reply]:
+        return self._get(request)
+
+
+class NotAwaited(OneBase):
+    """`functools.wraps`, a coroutine that does not await `async def Get`
+
+    The decorator has no types for type checkers."""
+
+    @not_awaiting
+    async def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class AwaitedIfNeeded(OneBase):
+    """`functools.wraps`, a coroutine that awaits what can be awaited, around `def Get`"""
+
+    @awaiting_if_needed
+    def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class NotAwaitedStream(ListerBase):
+    """`functools.wraps`, a coroutine that returns an async generator"""
+
+    @not_awaiting
+    async def List(self, request: Ask) -> AsyncIterator[Reply]:
+        yield answer(request)
+        yield answer(request)
+
+
+class AsyncForOverGenerator(ListerBase):
+    """`functools.wraps`, `async for` over a generator
+
+    The decorator has no types for type checkers."""
+
+    @each_async
+    def List(self, request: Ask) -> Iterator[Reply]:
+        yield answer(request)
+        yield answer(request)
+
+
+class ForOverAsyncGenerator(ListerBase):
+    """`functools.wraps`, `yield from` an async generator
+
+    The decorator has no types for type checkers."""
+
+    @each_sync
+    async def List(self, request: Ask) -> AsyncIterator[Reply]:
+        yield answer(request)
+        yield answer(request)
+
+
+class AsyncGeneratorOverGenerator(ListerBase):
+    """`functools.wraps`, an async generator with `for` over a generator"""
+
+    @each_sync_async
+    def List(self, request: Ask) -> Iterator[Reply]:
+        yield answer(request)
+        yield answer(request)
+
+
+class ListOfAsyncGenerator(ListerBase):
+    """`functools.wraps`, a list of an async generator
+
+    The decorator has no types for type checkers."""
+
+    @in_a_list
+    async def List(self, request: Ask) -> AsyncIterator[Reply]:
+        yield answer(request)
+        yield answer(request)
+
+
+class GeneratorAroundOne(OneBase):
+    """`functools.wraps`, a generator around `def Get`
+
+    The decorator has no types for type checkers."""
+
+    @each_sync
+    def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class Run(OneBase):
+    """`asyncio.run` in a decorator
+
+    Type checkers do not see that an event loop runs already."""
+
+    @run
+    async def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class SpanOfAnAsyncContextManager(OneBase):
+    """the result of an `asynccontextmanager` as a decorator, around `async def Get`"""
+
+    @span()
+    async def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class SpanAroundPlain(OneBase):
+    """the same, around `def Get`"""
+
+    @span()
+    def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class CachedBehind(OneBase):
+    """`@functools.cache` behind `functools.wraps`
+
+    Type checkers do not see that a message has no hash."""
+
+    @passing
+    @functools.cache
+    def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class ContextManagerForOne(OneBase):
+    """`@contextlib.contextmanager` around `def Get(…) -> Iterator[Reply]` with `yield`"""
+
+    @contextlib.contextmanager
+    def Get(self, request: Ask) -> Iterator[Reply]:
+        yield answer(request)
+
+
+class DecoratorObject(OneBase):
+    """a decorator that is a class with `__call__`, without `__get__`
+
+    Mypy does not compare an object without types with a method."""
+
+    @Unbound
+    async def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class DecoratorObjectThatBinds(OneBase):
+    """the same, with a `__get__` that returns a `functools.partial`
+
+    Pyright does not take an object with `__call__` for a method."""
+
+    @BoundByPartial
+    async def Get(self, request: Ask, grpc_context: ServicerContext) -> Reply:
+        return answer(request)
+
+
+class WrappedStatic(OneBase):
+    """a decorator above `@staticmethod`
+
+    The decorator has no types for type checkers."""
+
+    @passing
+    @staticmethod
+    async def Get(request: Ask) -> Reply:
+        return answer(request)
+
+
+class OfC(OneBase):
+    """`Get = len`, a function written in C
+
+    Python does not know what it takes."""
+
+    Get = len
+
+
 # == Inheritance
 
 
@@ -1246,6 +1757,85 @@ class NoBase:
         return answer(request)
 
 
+class Declared(Protocol):
+    async def Get(self, request: Ask) -> Reply: ...
+
+
+class OfADeclaration(Declared, OneBase):
+    """`class …(Declared, OneBase)`, where `Declared` is a `Protocol` with an empty `Get`
+
+    Type checkers see it where an instance is made."""
+
+
+class OfGrpcsServicer(OneServicer, OneBase):
+    """`class …(OneServicer, OneBase)` with grpc's own base, and no method `Get`
+
+    The methods of grpc's bases have no types."""
+
+
+class SetInConstructor(OneBase):
+    """`self.Get = …` in the constructor
+
+    The decorator has no instance."""
+
+    def __init__(self) -> None:
+        self.Get = self._get
+
+    async def _get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class Meta(type):
+    pass
+
+
+class OfAMetaclass(OneBase, metaclass=Meta):
+    """a metaclass, and `__slots__`"""
+
+    __slots__ = ("model",)
+
+    async def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class Registered(OneBase):
+    def __init_subclass__(cls, *, key: str) -> None:
+        pass
+
+
+class OfARegistry(Registered, key="x"):
+    """a subclass of a class whose `__init_subclass__` needs an argument"""
+
+    async def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+@dataclasses.dataclass(slots=True)
+class DataClassWithSlots(OneBase):
+    """`@dataclass(slots=True)`"""
+
+    text: str = ""
+
+    async def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
+class CallsTheParent(AsyncUnary):
+    """`super().Get(request)` of a class that fits"""
+
+    async def Get(self, request: Ask) -> Reply:
+        return await super().Get(request)
+
+
+class TwoServicesAndOneMethod(OneBase, ListerBase):
+    """two services, a method for one
+
+    The methods of generated bases are not abstract, for `partial=True`."""
+
+    async def Get(self, request: Ask) -> Reply:
+        return answer(request)
+
+
 # == Local classes
 
 
@@ -1270,6 +1860,48 @@ def local_class_of_another():
             return LocalReply(text=request.text)
 
     return Local
+
+
+def added_method():
+    """a method that is added before the decorator runs"""
+
+    class Local(OneBase):
+        pass
+
+    async def get(self: Any, request: Ask) -> Reply:
+        return answer(request)
+
+    Local.Get = get  # type: ignore[method-assign]
+    return Local
+
+
+def returned_subclass():
+    """a class decorator that returns a subclass"""
+
+    def named(cls: type[S]) -> type[S]:
+        return type(cls.__name__, (cls,), {})  # pyright: ignore
+
+    @named
+    class Local(OneBase):
+        async def Get(self, request: Ask) -> Reply:
+            return answer(request)
+
+    return Local
+
+
+def message_of_a_parameter():
+    """a class in a function, with a parameter of the function as a quoted annotation
+
+    The source does not show its value."""
+
+    def make(message: Any) -> type:
+        class Local(OneBase):
+            async def Get(self, request: Ask) -> "message":
+                return message(text=request.text)
+
+        return Local
+
+    return make(Ask)
 
 
 Later = Reply
