@@ -41,6 +41,10 @@ _NOISE = re.compile(r"^(--\w+_out: (protoc-gen-\w+: )?|[IWEF]\d{4} \S+ +\d+ \S+\
 _LOGGER = "WARNING: All log messages before absl::InitializeLog()"
 # Plugins load the files too, and log warnings that protoc itself has written with their lines.
 _REPEATED = re.compile(r"^W\d{4} \S+ +\d+ descriptor\.cc:\d+\] ")
+# mypy-protobuf does not put every comment of something deprecated into its decorator. The comment is in the docstring.
+_UNUSED_COMMENT = "Warning: Deprecation comment "
+_NO_SYNTAX = re.compile(r"^No edition or syntax specified for the proto file: (.+?\.proto\w*)\. .*")
+_ADD_SYNTAX = r'\1: warning: it is read as proto2, because it has neither syntax nor edition; add `syntax = "proto2";`'
 _NOT_FOUND = re.compile(r"^(\S.*): File not found\.$")
 _IMPORT = re.compile(r'^(.+:\d+:\d+: Import "(.+)" was not found) or had errors\.$')
 # A serialized FileDescriptorSet, below the folder of a run of protoc.
@@ -48,7 +52,7 @@ _DESCRIPTORS = "descriptors.pb"
 
 # Batches that run at the same time. Each takes some 250 MB.
 _PARALLEL = 2
-_WARNING = re.compile(r"^\S[^:]*:(\d+:\d+:)? warning: |^No edition or syntax specified")
+_WARNING = re.compile(r"^\S[^:]*:(\d+:\d+:)? warning: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,13 +302,13 @@ class Protoc:
     def _messages(self, stderr: str) -> tuple[str, ...]:
         """Return the messages of protoc, each on one line, with the paths that the user gave."""
         said = [line for line in stderr.splitlines() if not (line.startswith(_LOGGER) or _REPEATED.match(line))]
-        lines = [_NOISE.sub("", line) for line in said]
+        lines = [_NO_SYNTAX.sub(_ADD_SYNTAX, _NOISE.sub("", line)) for line in said]
         missing = {match[1] for line in lines if (match := _NOT_FOUND.match(line))}
         # A plugin does not know the folders: it names a file like an import does.
         names = {source.name: source.shown for source in self._sources}
         messages: dict[str, None] = {}
         for line in lines:
-            if not line.strip() or _NOT_FOUND.match(line):
+            if not line.strip() or _NOT_FOUND.match(line) or line.startswith(_UNUSED_COMMENT):
                 continue
             for folder, shown in self._folders.items():
                 if line.startswith(f"{folder}/"):

@@ -5,7 +5,9 @@
   The plugin also copies comments into docstrings unchanged, with their backslashes and quotes.
 * mypy-protobuf renames a message ``None`` to ``_r_None``, but not in every reference. A name that a public import
   brings may be hidden by a message of the importing proto. A message may have the name of a module that the stub
-  imports: ``sys``; or that of a class which the stub defines for an enum: ``_Color`` for ``Color``.
+  imports: ``sys``; or that of a class which the stub defines for an enum: ``_Color`` for ``Color``. Within a message, a
+  definition of its name hides it; a field may have the name of a method of messages; and fields that differ in case
+  only have one constant. The stub of a service ``ChatAsync`` may have the name of the async stub of ``Chat``.
 
 protoc's own ``_pb2`` modules need no fix: they put such names into their namespace without spelling them.
 """
@@ -15,8 +17,10 @@ from __future__ import annotations
 import builtins
 import keyword
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
+
+from google.protobuf.message import Message
 
 from codegen import naming
 
@@ -69,7 +73,7 @@ _SUSPECT = re.compile(
     rf"""
     \n from [ ] \S+ [ ] import [ ] (\w+) [ ] as [ ] \1 \n
   | \n [ ]* (?: {_WORDS} ) : [ ] \S
-  | \n [ ]{{4}} (?: def [ ] )? __\w+ (?: : [ ] _grpc\. | \( \n [ ]+ self, \n [ ]+ request )
+  | \n [ ]{{4}} (?: def [ ] )? __\w+ (?: (?: : | \(self\) [ ] -> ) [ ] _grpc_*\. | \( \n [ ]+ self, \n [ ]+ request )
     """,
     FLAGS,
 )
@@ -77,10 +81,24 @@ _SUSPECT = re.compile(
 # An import of a stub: `import sys`, `from typing import TypeAlias as _TypeAlias, Never as _Never`.
 _IMPORT = re.compile(r"^[ ]*(?:from[ ]\S+[ ])?import[ ](?P<names>.+)$", re.MULTILINE)
 # What a stub defines, in any scope, with a name that it may have imported too: names of imports begin with `_`.
-_DEFINED = re.compile(r"\n[ ]*(?:class[ ]|def[ ])?(_[A-Za-z]\w*|sys)(?=[(:])")
+_DEFINED = re.compile(r"\n[ ]*(?:class[ ]|def[ ])?(_[A-Za-z]\w*)(?=[(:])")
+# A choice between two modules by the version of Python, and the import of `sys` for it. The second module always works.
+_BY_VERSION = re.compile(r"^if sys\.version_info .*:\n(?:[ ]+.*\n)+else:\n[ ]+(.*\n)|^import sys\n", re.MULTILINE)
+
+# The names of a message's methods, by the beginning of the constant that a field of such a name has.
+_METHODS = {
+    name.upper(): name
+    for name in (*(name for name in dir(Message) if name[0] != "_"), "DESCRIPTOR", "Extensions", "FromString")
+}
+_NUMBER = "_FIELD_NUMBER: "
+_NUMBERS = re.compile(rf"^(?:[ ]+\w+{_NUMBER}.*\n)+", re.MULTILINE)
+# The first name of the path of an enum that is in a message, which the stub spells without `Global___`.
+_OWNER = re.compile(r"_EnumTypeWrapper\[(?!Global___)(\w+)\.[\w.]+\.ValueType\]")
+_ASYNC_STUB = re.compile(r"^class (\w+AsyncStub)\(\w+\):$", re.MULTILINE)
 
 # A message or an enum whose name begins with an underscore.
 _UNDERSCORED = re.compile(r"class (_\w+)(?=\(_message|\(__)")
+_CLASS_OF_ENUM = re.compile(r"class (_\w+):\n")
 # An enum: a class `_Color` with the type of its values, that of its descriptor, and `class Color`.
 _ENUM = re.compile(
     r"""
@@ -90,6 +108,10 @@ _ENUM = re.compile(
     FLAGS,
 )
 
+# What follows the name of an RPC in a stub: of an attribute, of a property if it is deprecated, of a servicer's method.
+_RPC_TYPE = r"(?: (?: : | \(self\) [ ] -> ) [ ] _(?: grpc | aio )_* \. | \( \n [ ]+ self, \n [ ]+ request )"
+_RPC = re.compile(rf"^ [ ]{{4}} (?: def[ ] )? (\w+) {_RPC_TYPE}", FLAGS)
+
 _STUB = re.compile(
     rf"""
     {SKIPPED}
@@ -97,8 +119,8 @@ _STUB = re.compile(
   | ^ (?: from | import ) [ ] [^\n]*
   | ^ [ ]* (?P<variable> {_WORDS}) (?= :[ ]\S )
   | (?<! \w ) (?P<outer> {_WORDS}) (?= \.\w )
-  | (?: (?<= \n[ ]{{4}} ) | (?<= \n[ ]{{4}}def[ ] ) )
-      (?P<rpc> __\w+ ) (?= : [ ] _(?: grpc | aio ) \. | \( \n [ ]+ self, \n [ ]+ request )
+  | ^class [ ] (?P<class> \w+ )
+  | (?: (?<= \n[ ]{{4}} ) | (?<= \n[ ]{{4}}def[ ] ) ) (?P<rpc> __\w+ ) (?= {_RPC_TYPE} )
     """,
     FLAGS,
 )
@@ -120,6 +142,7 @@ def fix_up(files: Mapping[str, str], reserved: Mapping[str, str] = EMPTY) -> dic
         if path.endswith("_pb2_grpc.py"):
             fixed[path] = _grpc(text)
         elif path.endswith(".pyi"):
+            text = _rename_async_stubs(text) if path.endswith("_pb2_grpc.pyi") else _fix_messages(text)
             text = _rename_classes_of_enums(_rename_imports(text))
             fixed[path] = _stub(text, {**reserved, **files}) if "_r_" in text or _SUSPECT.search(text) else text
     return fixed
@@ -177,6 +200,53 @@ def _unusable(rpcs: list[str]) -> Iterator[tuple[str, str]]:
             yield name, python_name
 
 
+def _fix_messages(text: str) -> str:
+    """Return a stub of messages in which each definition is found, and none is there twice."""
+    if "\nclass sys(" in text:  # mypy knows the version of Python by the name `sys` only
+        text = _BY_VERSION.sub(lambda match: match[1] or "", text)
+    for name in set(_OWNER.findall(text)):
+        if f"  class {name}(" in text or f" def {name}(" in text or f" {name}: " in text:
+            text = re.sub(rf"(?<![\w.]){name}(?=[\w.]+\.ValueType\b)", f"Global___{name}", text)
+    messages = list(_numbers(text))
+    if any(len(set(names)) < len(names) for names in messages):
+        text = _NUMBERS.sub(lambda match: "".join(dict.fromkeys(match[0].splitlines(keepends=True))), text)
+    if methods := {_METHODS[name] for names in messages for name in names if name in _METHODS}:
+        text = _ignore_overrides(text, methods)
+    return text
+
+
+def _numbers(text: str) -> Iterator[list[str]]:
+    """Yield the names of each message's fields, in capitals."""
+    *parts, _ = text.split(_NUMBER)
+    names: list[str] = []
+    for part in parts:
+        if names and part.count("\n") > 1:
+            yield names
+            names = []
+        names.append(part.rpartition("\n")[2].lstrip())
+    yield names
+
+
+def _ignore_overrides(text: str, methods: Collection[str]) -> str:
+    """Return a stub in which fields with the names of methods of messages are no errors: protobuf reads the field."""
+    names = "|".join(sorted(methods))
+    lines = re.compile(
+        rf"^[ ]+(?:(?:{names}):[ ](?:_(?!descriptor\.)|Global___)|(?:@_\S+\n[ ]+)?def[ ](?:{names})\(self).*[^,\n]$",
+        re.MULTILINE,
+    )
+    ignored = "  # type: ignore[assignment, no-redef, override, unused-ignore]"
+    return lines.sub(lambda match: match[0].replace("\n", f"{ignored}\n") + ignored, text)
+
+
+def _rename_async_stubs(text: str) -> str:
+    """Return a stub of services in which the async stub of one has another name than the stub of another."""
+    for name in _ASYNC_STUB.findall(text):
+        if f"\nclass {name}:\n" in text:
+            free = naming.free(name, set(re.findall(r"\w+", text)))
+            text = re.sub(rf"(?<=^class ){name}(?=\()|(?<= -> ){name}(?=: \.\.\.$)", free, text, flags=re.MULTILINE)
+    return text
+
+
 def _rename_imports(text: str) -> str:
     """Return a stub whose imports have other names than its definitions, whose scopes would hide them."""
     end = max(text.rfind("\nDESCRIPTOR: "), text.find("\nGRPC_GENERATED_VERSION: "))
@@ -217,6 +287,7 @@ def _rename_imports(text: str) -> str:
 def _rename_classes_of_enums(text: str) -> str:
     """Return a stub whose enums have no class with the name of another definition."""
     defined = set(_UNDERSCORED.findall(text))
+    defined |= {name for name in _CLASS_OF_ENUM.findall(text) if f" {name}: " in text or f"\n{name}: " in text}
     if not defined:
         return text
     words = set(re.findall(r"\w+", text))
@@ -239,6 +310,8 @@ def _renamed_import(imported: str, renamed: Mapping[str, str]) -> str:
 
 
 def _stub(text: str, files: Mapping[str, str]) -> str:
+    rpcs: dict[str, str] = {}
+
     def replaced(match: re.Match[str]) -> str:
         if word := match["public"]:
             if not keyword.iskeyword(word):
@@ -246,8 +319,13 @@ def _stub(text: str, files: Mapping[str, str]) -> str:
             # A stub can't have an enum value or an extension of that name.
             stub = files.get(match["from"].replace(".", "/") + ".pyi", "")
             return f"from {match['from']} import _r_{word} as _r_{word}\n" if f"\nclass _r_{word}(" in stub else ""
+        if match["class"]:
+            end = text.find("\nclass ", match.end())
+            names = _RPC.findall(text, match.end(), end if end > 0 else len(text))
+            rpcs.update(zip(names, naming.rpcs(names), strict=True))
+            return match[0]
         if match["rpc"]:
-            return naming.rpc(match["rpc"])
+            return rpcs[match["rpc"]]
         if match["variable"]:  # an extension, perhaps of a message's scope
             return match[0].replace(match["variable"], f"_r_{match['variable']}")
         return f"_r_{match[0]}" if match.lastgroup else match[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -97,7 +98,10 @@ def _run(plugin: Plugin, request: bytes) -> CodeGeneratorResponse:
     try:
         sys.stdin = cast("io.TextIOWrapper", SimpleNamespace(buffer=io.BytesIO(request)))
         sys.stdout = cast("io.TextIOWrapper", SimpleNamespace(buffer=written))
-        plugin()
+        with warnings.catch_warnings():
+            # It parses comments to see whether they are literals of Python.
+            warnings.simplefilter("ignore", SyntaxWarning)
+            plugin()
     finally:
         sys.stdin, sys.stdout = stdin, stdout
     response = CodeGeneratorResponse.FromString(written.getvalue())

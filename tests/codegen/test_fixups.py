@@ -32,6 +32,14 @@ service import {
   rpc bind(None) returns (None);
 }
 service Plain { rpc class(None) returns (None); }
+service Hidden {
+  rpc _grpc(Base) returns (Base);
+  rpc _aio(Base) returns (Base);
+  rpc __typing(Base) returns (stream Base);
+  rpc __old(stream Base) returns (Base) { option deprecated = true; }
+  rpc __old___(Base) returns (Base);
+}
+message Fields { Base __old = 1; }
 '''
 BASE = """
 syntax = "proto3";
@@ -111,6 +119,19 @@ def test_stubs_find_every_message(made: dict[str, str]) -> None:
         "from base_pb2 import _r_in as _r_in",
         "from base_pb2 import _r_lambda as _r_lambda",
     ]
+
+
+def test_stubs_have_the_names_of_our_bases(made: dict[str, str]) -> None:
+    stubs = fix_up(made)
+    classes = {
+        node.name: node for node in ast.parse(stubs["fixups_pb2_grpc.pyi"]).body if isinstance(node, ast.ClassDef)
+    }
+    expected = {"_grpc", "_aio", "__typing___", "__old____", "__old___"}
+    for name in ("HiddenStub", "HiddenAsyncStub", "HiddenServicer"):
+        attributes = {node.target.id for node in classes[name].body if isinstance(node, ast.AnnAssign)}
+        methods = {node.name for node in classes[name].body if isinstance(node, ast.FunctionDef)}
+        assert attributes | methods - {"__new__", "__init__"} == expected
+    assert "def __old(self)" in stubs["fixups_pb2.pyi"]  # a field
 
 
 def test_files_without_problems_are_not_changed(made: dict[str, str]) -> None:

@@ -30,8 +30,8 @@ def test_every_error_is_shown_and_counted_but_no_warning(sdk: Sdk) -> None:
     assert outcome(sdk("protos", "--out", "gen")) == (
         1,
         "",
-        "No edition or syntax specified for the proto file: a.proto. Please use 'edition = \"YYYY\";'  to specify a "
-        'valid edition version. (Defaulted to "syntax = "proto2";".)\n'
+        "protos/a.proto: warning: it is read as proto2, because it has neither syntax nor edition; add "
+        '`syntax = "proto2";`\n'
         'protos/a.proto:3:13: Expected "required", "optional", or "repeated".\n'
         'protos/a.proto:3:26: Expected "required", "optional", or "repeated".\n'
         "error: 2 errors in the protos\n",
