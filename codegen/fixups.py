@@ -205,7 +205,8 @@ def _fix_messages(text: str) -> str:
     if "\nclass sys(" in text:  # mypy knows the version of Python by the name `sys` only
         text = _BY_VERSION.sub(lambda match: match[1] or "", text)
     for name in set(_OWNER.findall(text)):
-        if f"  class {name}(" in text or f" def {name}(" in text or f" {name}: " in text:
+        hidden = f"  class {name}(" in text or f" def {name}(" in text or f" {name}: " in text
+        if hidden and f"\nGlobal___{name}: " in text:
             text = re.sub(rf"(?<![\w.]){name}(?=[\w.]+\.ValueType\b)", f"Global___{name}", text)
     messages = list(_numbers(text))
     if any(len(set(names)) < len(names) for names in messages):

@@ -79,11 +79,11 @@ def violations_of(message: Message, size: int | None = None) -> Sequence[Any]:
         MissingExtraError: protovalidate is not installed.
     """
     if size is None:
-        size = message.ByteSize()
+        size = type(message).ByteSize(message)  # a field may have the name of this method
     try:
         return collector()(message, fail_fast=size > FIRST_ONLY_BYTES)
     except rule_errors() as error:
-        raise RuleError(message.DESCRIPTOR.full_name, first_line(error)) from None
+        raise RuleError(type(message).DESCRIPTOR.full_name, first_line(error)) from None
 
 
 def check_request(request: Message) -> None:

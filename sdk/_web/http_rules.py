@@ -124,10 +124,10 @@ class RuleMatch:
             _set(whole, message, field, [text], "path variable")
         try:
             if not rule.has_raw_body:
-                return message_of(whole, kind).SerializeToString()
+                return kind.SerializeToString(message_of(whole, kind))
             filled = kind()
             self._fill_raw(filled, body, content_type)
-            return json_format.ParseDict(whole, filled).SerializeToString()
+            return kind.SerializeToString(json_format.ParseDict(whole, filled))
         except NOT_THE_MESSAGE as error:
             raise _invalid(f"the request is not a {kind.DESCRIPTOR.full_name}: {explain(error)}") from None
 
@@ -154,7 +154,7 @@ class RuleMatch:
         name = self.rule.response_body
         message: Any = self.rule.method.response.FromString(data)
         if name:
-            message = getattr(message, _field(message.DESCRIPTOR, name).name)
+            message = getattr(message, _field(type(message).DESCRIPTOR, name).name)
         kind = message.content_type
         if not kind.isascii() or not kind.isprintable():
             raise FrameError(
@@ -168,7 +168,7 @@ class RuleMatch:
         if self.rule.body != "*":
             if not body and not content_type:
                 return
-            message = getattr(message, _field(message.DESCRIPTOR, self.rule.body).name)
+            message = getattr(message, _field(type(message).DESCRIPTOR, self.rule.body).name)
         message.content_type = content_type.decode("latin-1")
         message.data = bytes(body)
 

@@ -48,7 +48,7 @@ def parse_message(data: bytes | bytearray, kind: type[Message]) -> bytes:
         if not isinstance(value, dict) and kind.DESCRIPTOR.file.package != "google.protobuf":
             # protobuf takes `[]` for a message without fields
             raise ValueError("it is not an object, {...}")
-        return message_of(value, kind).SerializeToString()
+        return kind.SerializeToString(message_of(value, kind))
     except NOT_THE_MESSAGE as error:
         raise FrameError(INVALID_ARGUMENT, f"the request is not JSON of a {name}: {explain(error)}") from None
 
@@ -76,7 +76,7 @@ def print_as_json(message: Message) -> bytes:
     try:
         return message_text(message).encode()
     except (TypeError, ValueError, json_format.Error) as error:
-        name = message.DESCRIPTOR.full_name
+        name = type(message).DESCRIPTOR.full_name
         raise FrameError(INTERNAL, f"the response, a {name}, can't be written as JSON: {error}") from None
 
 

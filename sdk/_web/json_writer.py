@@ -44,7 +44,7 @@ def message_text(message: Message) -> str:
         '{"name":"ü"}'
     """
     try:
-        return _writer(message.DESCRIPTOR)(message)
+        return _writer(type(message).DESCRIPTOR)(message)
     except Unusual:
         return to_text(json_format.MessageToDict(message))
 
@@ -85,7 +85,7 @@ class _MessageWriter:
                 for field in self._kind.fields
             }
         parts = []
-        for field, value in message.ListFields():
+        for field, value in type(message).ListFields(message):
             found = fields.get(field.number)
             if found is None:  # an extension
                 raise Unusual

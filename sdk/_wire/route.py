@@ -39,8 +39,8 @@ class Route:
     """
 
     __slots__ = (
-        "_from_string", "_inflating", "answer", "client_streaming", "counts", "handler", "is_async", "is_generator",
-        "label", "method", "response_type", "server_streaming", "takes_context",
+        "_from_string", "_inflating", "_serialize", "answer", "client_streaming", "counts", "handler", "is_async",
+        "is_generator", "label", "method", "response_type", "server_streaming", "takes_context",
     )  # fmt: skip
 
     answer: Answer
@@ -56,6 +56,7 @@ class Route:
         self.response_type = method.response
         self.is_async, self.is_generator = handler_kind(binding.handler)
         self._from_string: Any = method.request.FromString  # its type knows bytes only
+        self._serialize: Any = method.response.SerializeToString  # of the class: a field may have this name
         self._inflating: Route | None = None
         self.counts = CallCounts(latency_bounds_ms)
 
@@ -87,7 +88,7 @@ class Route:
         """
         if type(response) is not self.response_type:
             raise self.wrong_type(response)
-        data: bytes = response.SerializeToString()
+        data: bytes = self._serialize(response)
         return data
 
     def wrong_type(self, value: Any, prefix: str = "") -> RpcError:

@@ -156,7 +156,7 @@ class _HandleRpc(Generic[RequestT, ResponseT]):
                 raise missing_request(self.method)
             expected = self.method.request.DESCRIPTOR.full_name
             raise TypeError(f"{self.method.python_name} takes a {expected}, not a {type(request).__name__}")
-        data: bytes = request.SerializeToString()
+        data: bytes = self.method.request.SerializeToString(request)  # a field may have the name of this method
         return data
 
     def _start(self, body: bytes | None, requests: Any, options: HandleOptions) -> OutgoingCall:
