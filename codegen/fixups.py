@@ -229,7 +229,7 @@ def _numbers(text: str) -> Iterator[list[str]]:
 
 
 def _ignore_overrides(text: str, methods: Collection[str]) -> str:
-    """Return a stub in which fields with the names of methods of messages are no errors: protobuf reads the field."""
+    """Return a stub in which fields may have the names of methods of messages: protobuf reads the field."""
     names = "|".join(sorted(methods))
     lines = re.compile(
         rf"^[ ]+(?:(?:{names}):[ ](?:_(?!descriptor\.)|Global___)|(?:@_\S+\n[ ]+)?def[ ](?:{names})\(self).*[^,\n]$",

@@ -109,9 +109,9 @@ def test_names_that_are_options_of_protoc(sdk: Sdk, name: str) -> None:
     assert len(content("gen")) == 5
 
 
-def test_comments_that_are_not_utf8_or_no_literals_of_python(sdk: Sdk) -> None:
+def test_comments_that_are_not_utf8_or_have_quotes(sdk: Sdk) -> None:
     text = proto("v").replace("rpc", "// caf\x00 du monde\nrpc").encode().replace(b"\0", b"\xe9")
-    # mypy-protobuf warns of a comment that is no literal of Python, without a name, if it is of something deprecated.
+    # mypy-protobuf warns of a comment that Python can not read as a string, without a name, if it is of something deprecated.
     deprecated = 'message Hello {} service S {\n// """"\nrpc A(Hello) returns (Hello) { option deprecated = true; } }\n'
     put({"protos/a.proto": proto("a", deprecated)})
     Path("protos/l.proto").write_bytes(text)
