@@ -111,7 +111,7 @@ def test_names_that_are_options_of_protoc(sdk: Sdk, name: str) -> None:
 
 def test_comments_that_are_not_utf8_or_have_quotes(sdk: Sdk) -> None:
     text = proto("v").replace("rpc", "// caf\x00 du monde\nrpc").encode().replace(b"\0", b"\xe9")
-    # mypy-protobuf warns of a comment that Python can not read as a string, without a name, if it is of something deprecated.
+    # mypy-protobuf warns, without a name, of a comment of something deprecated that Python can not read as a string.
     deprecated = 'message Hello {} service S {\n// """"\nrpc A(Hello) returns (Hello) { option deprecated = true; } }\n'
     put({"protos/a.proto": proto("a", deprecated)})
     Path("protos/l.proto").write_bytes(text)
