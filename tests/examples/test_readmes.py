@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +57,26 @@ def test_the_files_that_a_readme_names_are_there(example: Path) -> None:
     assert len(named) > 2
     for name in named:
         assert list(example.glob(name)) or (example / name).exists(), name
+
+
+# Packages that `ray-grpc-sdk[serve]` brings, itself or with Ray, and those of other modules.
+BROUGHT = {"google", "grpc", "numpy", "pydantic", "ray", "requests", "sdk"}
+PACKAGES = {"PIL": "pillow", "grpc_status": "grpcio-status", "joblib": "scikit-learn", "sklearn": "scikit-learn"}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda folder: folder.name)
+def test_a_readme_installs_what_its_example_imports(example: Path) -> None:
+    own = {path.stem for path in example.glob("*.py")}
+    imported: set[str] = set()
+    for path in example.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            imported.update(name.partition(".")[0] for name in names)
+    needed = imported - own - BROUGHT - set(sys.stdlib_module_names)
+    installed = re.findall(r"^    pip install (.*)$", (example / "README.md").read_text(), re.MULTILINE)
+    words = {word for line in installed for word in shlex.split(line)}
+    assert {PACKAGES[name] for name in needed} <= words
 
 
 def applications(words: tuple[str, ...]) -> dict[str, Any]:

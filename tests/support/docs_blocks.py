@@ -227,6 +227,19 @@ def test_block(page: str, number: int, code: str, printed: str) -> None:
         assert output.getvalue() == printed or not printed
 
 
+def test_a_servicer_that_is_migrated_as_the_guide_says_serves() -> None:
+    page = (ROOT / "docs/guides/from-grpc-aio.md").read_text()
+    (diff,) = re.findall(r"^    ```diff\n(.*?)^    ```$", page, re.MULTILINE | re.DOTALL)
+    after = [line[5:] for line in diff.splitlines() if line[4:5] in ("+", " ")]
+    scope: dict[str, Any] = {"__name__": "migrated"}
+    exec("\n".join([*after, "app = Greeter.bind()"]), scope)
+    with sdk.testing.serve(scope["app"]) as server:
+        stub = importlib.import_module("greet_pb2_grpc").GreeterStub(server.channel())
+        with pytest.raises(grpc.RpcError) as raised:
+            stub.SayHello(scope["HelloRequest"]())
+    assert (raised.value.code(), raised.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "no name")
+
+
 #: Commands of the pages that do not run here, by their beginning, with the place or the reason.
 COMMANDS_ELSEWHERE = {
     "sdk run": "tests/cli/run: it needs Ray",
