@@ -32,7 +32,7 @@ NODE_CLIENTS := tests/interop/node tests/web/node
 NODE_INSTALLED := $(addsuffix /node_modules/.installed,$(NODE_CLIENTS))
 
 # The longest first.
-CHECKS := check-mypy check-generated check-pyright check-style
+CHECKS := check-mypy check-generated check-pyright check-doctests check-style
 
 # KubeRay's definition of a RayService, for `make manifests`.
 CRD ?=
@@ -51,7 +51,6 @@ demo: $(INSTALLED) ## Run Ray Serve's gRPC guide from its first call to its last
 	$(BIN)/python $(GUIDE)/demo.py
 
 test: check node-client prometheus browser ## Run the checks and every test.
-	$(BIN)/pytest --doctest-modules sdk codegen .ci/install.py
 	$(BIN)/pytest $(PARALLEL)
 
 test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproject.toml names, on a copy in build/lowest.
@@ -65,7 +64,7 @@ test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproje
 	cd $(LOWEST) && $(BIN)/pytest $(PARALLEL) -k '$(LOWEST_TESTS)' \
 		$(addprefix --ignore=tests/,$(NOT_LOWEST))
 
-check: $(INSTALLED) ## Lint, check the types, and compare generated code with the protos, two at a time.
+check: $(INSTALLED) ## Lint, check the types, run the examples of docstrings, and compare generated code with the protos, two at a time.
 	@$(MAKE) --jobs=2 --output-sync=line --no-print-directory $(CHECKS)
 
 check-style: $(INSTALLED)
@@ -85,6 +84,9 @@ check-generated: $(INSTALLED)
 
 check-mypy: $(INSTALLED)
 	$(BIN)/mypy
+
+check-doctests: $(INSTALLED)
+	$(BIN)/pytest --doctest-modules sdk codegen .ci/install.py
 
 check-pyright: $(INSTALLED)
 	$(BIN)/pyright --pythonpath $(BIN)/python

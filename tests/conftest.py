@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from xdist.scheduler import LoadScopeScheduling
 
-from tests.support.cluster import Ingress, set_import_path
+from tests.support.cluster import Ingress, first_alone, set_import_path
 from tests.support.ports import free_port
 from tests.support.virtual_time import VirtualLoop
 
@@ -129,11 +129,31 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.freeze()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, object, object]:
+    """Let one process compile a module: without byte code, each would rewrite every assertion."""
+    if not isinstance(collector, pytest.Module):
+        return (yield)
+    with first_alone(collector.nodeid):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, object, object]:
     items.sort(key=lambda item: _group(item.nodeid) not in _WITH_RAY)
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()) and not _group(item.nodeid).startswith("cluster"):
             raise pytest.UsageError(f"{item.nodeid} needs the session's cluster: name its file in tests/conftest.py")
+    with first_alone("constants"):  # Hypothesis reads the sources of all modules for them, and has a cache
+        return (yield)
+
+
+_CURRENT_GROUP = pytest.StashKey[str]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.session.stash[_CURRENT_GROUP] = _group(item.nodeid)
 
 
 # What ends the session's cluster and its ingress.
@@ -148,8 +168,13 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
         _cluster_end.close()
 
 
+def _reads_metrics(session: pytest.Session) -> bool:
+    """Return False if no test of this process reads the metrics of Ray's agent: another process has those that do."""
+    return not hasattr(session.config, "workerinput") or session.stash[_CURRENT_GROUP] == "cluster"
+
+
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     import ray
     from ray._private.node import Node
 
@@ -163,7 +188,8 @@ def ray_cluster() -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
-        _system_config={"metrics_report_interval_ms": 2500},  # 10 s by default, and tests wait for three of them
+        # 10 s by default, and tests wait for three of them. Ray's agent works on each report of each process.
+        _system_config={"metrics_report_interval_ms": 2500 if _reads_metrics(request.session) else 60_000},
     )
     _cluster_end.callback(ray.shutdown)
     yield

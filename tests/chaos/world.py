@@ -16,6 +16,7 @@ from ray.serve.schema import ApplicationStatus, ServeDeploySchema
 
 import sdk
 from sdk._ingress.cluster import CONTROLLER_NAME, NAMESPACE, find_controller, proxy_name
+from sdk._serve.internals import application_overviews
 from tests.chaos.chaos_apps import Caller
 from tests.chaos.constant_load import Load
 from tests.support.processes import commands, ingress_folder, is_alive, raylet_pid, workers
@@ -94,7 +95,7 @@ class World:
         client = serve.context._get_global_client()
         client.deploy_apps(ServeDeploySchema(applications=[config]), _blocking=False)
         deadline = time.monotonic() + _PATIENCE_S
-        while (state := serve.status().applications[self.application]).status is not ApplicationStatus.RUNNING:
+        while (state := application_overviews()[self.application]).status is not ApplicationStatus.RUNNING:
             assert state.status is not ApplicationStatus.DEPLOY_FAILED, state.message
             assert time.monotonic() < deadline, f"not deployed within {_PATIENCE_S:g} s: {state}"
             time.sleep(0.1)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,6 +43,23 @@ def set_import_path() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([*map(str, IMPORTED_BY_REPLICAS), *([before] if before else [])])
 
 
+@contextlib.contextmanager
+def first_alone(name: str) -> Iterator[None]:
+    """Let the first process of a run of pytest fill a cache in the block; the others wait, and then find it filled.
+
+    Args:
+        name: The cache, or a part of it.
+    """
+    with open(Path(os.environ[_GENERATED], f"{name.replace('/', '-')}.lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock.fileno()).st_size:
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            yield
+        else:
+            yield
+            lock.write("filled")
+
+
 @cache
 def generate(protos: Path, *proto_path: Path) -> Path:
     """Generate the code of the tests' own protos; test modules import it when they are collected.
@@ -51,10 +70,9 @@ def generate(protos: Path, *proto_path: Path) -> Path:
         protos: The folder.
         proto_path: Folders to look for imported protos in.
     """
-    folder = Path(os.environ[_GENERATED])
-    out = folder / "-".join(protos.relative_to(ROOT).parts)
-    with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    name = "-".join(protos.relative_to(ROOT).parts)
+    out = Path(os.environ[_GENERATED], name)
+    with first_alone(name):
         if not out.exists():
             unfinished = out.with_suffix(".unfinished")
             update(Options((protos,), unfinished, proto_path))
