@@ -113,7 +113,7 @@ def annotations_of(function: Any) -> Any:
     if sys.version_info >= (3, 14):
         import annotationlib
 
-        return annotationlib.getannotations_of(function, format=annotationlib.Format.STRING)
+        return annotationlib.get_annotations(function, format=annotationlib.Format.STRING)
     return getattr(function, "__annotations__", None)
 
 
