@@ -221,17 +221,18 @@ class NodeLogs:
             seconds = self._utc(at[:19].replace("T", " "), at[20:23])
         except (KeyError, ValueError):
             return None
-        trace = _TRACE_ID.match(str(fields.get("traceparent") or ""))
-        shown = map(fields.get, _SHOWN)
+        known = {name: value for name, value in fields.items() if value != "-"}  # which stands for no value
+        trace = _TRACE_ID.match(str(known.get("traceparent") or ""))
+        shown = map(known.get, _SHOWN)
         return _entry(
             seconds,
             "access",
-            " ".join(str(value) for value in shown if value not in (None, "", "-")),
-            application=fields.get("application"),
-            deployment=fields.get("deployment"),
-            replica=(fields.get("replica") or "").rpartition("#")[2] or None,
-            request_id=fields.get("request_id"),
-            method=fields.get("method"),
+            " ".join(str(value) for value in shown if value not in (None, "")),
+            application=known.get("application"),
+            deployment=known.get("deployment"),
+            replica=(known.get("replica") or "").rpartition("#")[2] or None,
+            request_id=known.get("request_id"),
+            method=known.get("method"),
             trace_id=trace and trace[1],
             call=fields,
         )

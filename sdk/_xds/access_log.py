@@ -28,8 +28,8 @@ COLLECTOR = "otlp"
 #: Seconds that a collector has to take records: the default of OTLP's exporters.
 # https://opentelemetry.io/docs/specs/otel/protocol/exporter/#configuration-options
 COLLECTOR_TIMEOUT = Duration(seconds=10)
-#: Namespace and key in the metadata of an endpoint with the id of its replica, which the hash ring reads too.
-REPLICA_KEY = ("envoy.lb", "hash_key")
+#: The replica of a call that the proxy has answered, as Envoy writes a field without a value.
+NO_REPLICA = "-"
 
 
 # Names of gRPC and of Ray Serve's guide → Envoy's command operators.
@@ -38,7 +38,7 @@ _FIELDS = {
     "request_id": first_of("REQ request_id?x-request-id", "RESP request_id"),
     "application": f"%METADATA(CLUSTER:{NAMESPACE}:application)%",
     "deployment": f"%METADATA(CLUSTER:{NAMESPACE}:deployment)%",
-    "replica": f"%METADATA(UPSTREAM_HOST:{REPLICA_KEY[0]}:{REPLICA_KEY[1]})%",
+    "replica": "%UPSTREAM_HOST_NAME%",
     # Calls that are not gRPC have their status, and the method if the path is another, from sdk/_web/web_call.py.
     "method": first_of("RESP call-method", "REQ :path"),
     "status": first_of("GRPC_STATUS SNAKE_STRING", "RESP call-status", "TRAILER call-status"),

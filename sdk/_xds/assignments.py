@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from google.protobuf.struct_pb2 import Struct, Value
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.access_log import REPLICA_KEY
 from sdk._xds.listener import socket_address
 from sdk._xds.packing import ENDPOINT_TYPE, Resource, field_head
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 #: Metadata of the endpoints that are reached over TCP.
 DISTANT = Struct(fields={"distant": Value(bool_value=True)})
 _LOOPBACK = "127.0.0.1"
+#: Namespace and key in the metadata of an endpoint with what the hash ring reads in place of its address.
+_HASH_KEY = ("envoy.lb", "hash_key")
 _ENDPOINTS_FIELD = pb.ClusterLoadAssignment.DESCRIPTOR.fields_by_name["endpoints"].number
 
 
@@ -118,11 +119,14 @@ class AssignmentBuilder:
         return _EncodedPart(tuple(part), hosts, b"".join(hosts), addresses, tuple(_problems(self._name, addresses)))
 
     def _host(self, endpoint: Endpoint, address: Address) -> bytes:
-        host = pb.LbEndpoint()
-        # The ring hashes this key. By default it hashes the address, which differs from proxy to proxy: each one
-        # reaches the replicas on its node by loopback.
-        namespace, key = REPLICA_KEY
-        host.metadata.filter_metadata[namespace].fields[key].string_value = endpoint.replica_id
+        # The id as metadata would cost Envoy three times as much for each change of thousands of endpoints.
+        host = pb.LbEndpoint(endpoint=pb.Endpoint(hostname=endpoint.replica_id))
+        if address != (endpoint.host, endpoint.port):
+            # The ring hashes the address, which differs from proxy to proxy: each one reaches the replicas on its node
+            # by a unix socket or loopback. This key replaces it.
+            host_part = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+            namespace, key = _HASH_KEY
+            host.metadata.filter_metadata[namespace].fields[key].string_value = f"{host_part}:{endpoint.port}"
         if isinstance(address, str):
             host.endpoint.address.pipe.path = address
         else:

@@ -16,7 +16,7 @@ from google.protobuf.wrappers_pb2 import UInt32Value
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._replica_protocol import HEALTH_CHECK_PATH
-from sdk._xds.access_log import COLLECTOR, COLLECTOR_TIMEOUT, NAMESPACE
+from sdk._xds.access_log import COLLECTOR, COLLECTOR_TIMEOUT, NAMESPACE, NO_REPLICA
 from sdk._xds.assignments import DISTANT
 from sdk._xds.ext_authz import GATE_CLUSTER
 from sdk._xds.listener import MAX_HEADERS, MAX_HEADERS_KIB, ads_source
@@ -84,6 +84,8 @@ def deployment_clusters(application: str, deployment: str, node_secrets: str = "
 def fallback_cluster(config: ListenerConfig) -> pb.Cluster:
     """Return the cluster of the proxy's wire server, which answers calls without a route."""
     cluster = unix_cluster(FALLBACK_CLUSTER, config.fallback_socket, _http1())
+    # The access log has it in place of a replica's id. Without it, it would have the path of the socket.
+    cluster.load_assignment.endpoints[0].lb_endpoints[0].endpoint.hostname = NO_REPLICA
     cluster.circuit_breakers.CopyFrom(_circuit_breakers(_ALL))
     return cluster
 

@@ -82,6 +82,7 @@ ACCESS = {
     "time": "2026-11-28T21:06:29.141Z",
     "request_id": "r1",
     "application": "shop",
+    "replica": "-",
     "method": "/shop.Till/Buy",
     "status": "OK",
     "duration_ms": 2,
@@ -102,6 +103,7 @@ def test_the_access_log(node: Path, in_text: bool, place: str) -> None:
     assert entry["message"] == "/shop.Till/Buy OK 2"
     assert entry["time"] == pytest.approx(1795899989.141)
     assert entry["call"]["status"] == "OK"
+    assert entry["replica"] is None, "the proxy has answered"
 
 
 def test_a_traceback_belongs_to_the_line_before_it(node: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +65,8 @@ async def test_each_call_is_logged_with_every_field_that_it_has(tmp_path: Path) 
     assert served["response_bytes"] > 5
     assert served.keys() <= _FIELDS.keys()
     assert refused["message"]
-    assert refused.keys().isdisjoint({"replica", "application", "deployment", "model_id", "traceparent"})
+    assert refused.keys().isdisjoint({"application", "deployment", "model_id", "traceparent"})
+    assert refused["replica"] == "-", "the proxy has answered"
     assert len(refused["request_id"]) == 36, "the client got the same one"
 
 
@@ -95,6 +97,22 @@ async def test_a_call_that_its_client_leaves(tmp_path: Path) -> None:
         it.upstreams["a"].hold.set()
     assert (line["flags"], line["replica"]) == ("DR", "a")
     assert line["details"] == "http2.remote_reset"
+
+
+async def test_a_replica_that_takes_over_the_address_of_another_one(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    async with rig("a") as it:
+        it.config = replace(it.config, access_log=AccessLogConfig(str(log)))
+        for replica in ("first", "second"):
+            it.upstreams["a"].name = replica
+            await it.publish({"one": {"Greeter": (["demo.Greeter"], ["a"])}})
+            deadline = time.monotonic() + PATIENCE_S
+            logged = None
+            while logged != replica:  # Envoy's workers get the endpoints after the acknowledgement
+                assert time.monotonic() < deadline
+                written = log.read_text().count("\n") if log.exists() else 0
+                assert await it.answers(GREET) == replica
+                logged = json.loads((await lines(log, written + 1)).splitlines()[-1])["replica"]
 
 
 async def test_text_is_read_back_as_json_is(tmp_path: Path) -> None:

@@ -326,6 +326,23 @@ def test_only_the_proxy_of_the_same_node_uses_a_replicas_unix_socket() -> None:
     assert hosts[1].endpoint.address.socket_address.address == "10.0.0.2"
 
 
+@pytest.mark.parametrize(("host", "address"), [("10.0.0.1", "10.0.0.1:1001"), ("fd00::1", "[fd00::1]:1001")])
+@pytest.mark.parametrize("socket", ["", "s1"])
+def test_every_proxy_hashes_the_address_that_a_replica_has_for_other_nodes(
+    host: str, address: str, socket: str
+) -> None:
+    deployment = Deployment("D", ("t.T",), (Endpoint("r1", host, 1001, "n1", socket),))
+    snapshot = Snapshot(1, (Application("app", (deployment,)),))
+    metadata = {}
+    for node in ("n1", "n2"):
+        (assignment,) = build_resources(snapshot, CONFIG, node_id=node).by_type[ENDPOINT_TYPE].values()
+        (one,) = pb.ClusterLoadAssignment.FromString(assignment.value).endpoints[0].lb_endpoints
+        assert one.endpoint.hostname == "r1"
+        metadata[node] = one.metadata.filter_metadata
+    assert metadata["n1"]["envoy.lb"].fields["hash_key"].string_value == address
+    assert not metadata["n2"], "metadata of thousands of endpoints cost Envoy three times as much for each change"
+
+
 def test_a_route_for_every_verb_is_restricted_by_its_path_alone() -> None:
     for verb, verbs in (("GET", ["GET"]), ("*", [])):
         route = _only(pb.Route(), JsonRoute("/v1/", verb, "/v1/[^/]+", "/t.T/Get"))
