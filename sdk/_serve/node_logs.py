@@ -221,7 +221,8 @@ class NodeLogs:
             seconds = self._utc(at[:19].replace("T", " "), at[20:23])
         except (KeyError, ValueError):
             return None
-        known = {name: value for name, value in fields.items() if value != "-"}  # which stands for no value
+        # Envoy writes "-" for a field that the call does not have.
+        known = {name: value for name, value in fields.items() if value != "-"}
         trace = _TRACE_ID.match(str(known.get("traceparent") or ""))
         shown = map(known.get, _SHOWN)
         return _entry(
