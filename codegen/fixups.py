@@ -94,6 +94,10 @@ _NUMBER = "_FIELD_NUMBER: "
 _NUMBERS = re.compile(rf"^(?:[ ]+\w+{_NUMBER}.*\n)+", re.MULTILINE)
 # The first name of the path of an enum that is in a message, which the stub spells without `Global___`.
 _OWNER = re.compile(r"_EnumTypeWrapper\[(?!Global___)(\w+)\.[\w.]+\.ValueType\]")
+# The comment of something deprecated, in a decorator of mypy-protobuf, with its backslashes; the escapes of Python.
+_DEPRECATED = re.compile(r'_deprecated\("""(?:[^"\\]|\\.|"(?!""))*"""\)', re.DOTALL)
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = frozenset("\\'\"abfnrtvxuUN01234567\n")
 _ASYNC_STUB = re.compile(r"^class (\w+AsyncStub)\(\w+\):$", re.MULTILINE)
 
 # A message or an enum whose name begins with an underscore.
@@ -142,6 +146,8 @@ def fix_up(files: Mapping[str, str], reserved: Mapping[str, str] = EMPTY) -> dic
         if path.endswith("_pb2_grpc.py"):
             fixed[path] = _grpc(text)
         elif path.endswith(".pyi"):
+            if "_deprecated(" in text and "\\" in text:
+                text = _DEPRECATED.sub(lambda match: _ESCAPE.sub(_escape, match[0]), text)
             text = _rename_async_stubs(text) if path.endswith("_pb2_grpc.pyi") else _fix_messages(text)
             text = _rename_classes_of_enums(_rename_imports(text))
             fixed[path] = _stub(text, {**reserved, **files}) if "_r_" in text or _SUSPECT.search(text) else text
@@ -198,6 +204,10 @@ def _unusable(rpcs: list[str]) -> Iterator[tuple[str, str]]:
     for name, python_name in zip(rpcs, naming.rpcs(rpcs), strict=True):
         if keyword.iskeyword(name) or name == "staticmethod" or (name.startswith("__") and name != python_name):
             yield name, python_name
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0] if match[1] in _ESCAPES else f"\\{match[0]}"
 
 
 def _fix_messages(text: str) -> str:

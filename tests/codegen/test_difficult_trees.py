@@ -112,12 +112,18 @@ def test_names_that_are_options_of_protoc(sdk: Sdk, name: str) -> None:
 def test_comments_that_are_not_utf8_or_have_quotes(sdk: Sdk) -> None:
     text = proto("v").replace("rpc", "// caf\x00 du monde\nrpc").encode().replace(b"\0", b"\xe9")
     # mypy-protobuf warns, without a name, of a comment of something deprecated that Python can not read as a string.
-    deprecated = 'message Hello {} service S {\n// """"\nrpc A(Hello) returns (Hello) { option deprecated = true; } }\n'
+    rpcs = [
+        f"// {comment}\nrpc R{n}(Hello) returns (Hello) {{ option deprecated = true; }}\n"
+        for n, comment in enumerate(('""""', r"\d\\e\n"))
+    ]
+    deprecated = f"message Hello {{}} service S {{\n{''.join(rpcs)}}}\n"
     put({"protos/a.proto": proto("a", deprecated)})
     Path("protos/l.proto").write_bytes(text)
     assert outcome(sdk("protos", "--out", "gen"))[::2] == (0, "")
     for name in ("l_sdk.py", "l_pb2_grpc.py", "l_pb2_grpc.pyi"):
         assert "caf\N{REPLACEMENT CHARACTER} du monde" in content("gen")[name].decode()
+    assert r'@_deprecated("""\\d\\e\n""")' in content("gen")["a_pb2_grpc.pyi"].decode()
+    ast.parse(content("gen")["a_pb2_grpc.pyi"])  # an escape that Python does not know is a warning
     loads("l_sdk", "l_pb2_grpc")
     # A single proto, of which both plugins get the whole request.
     assert outcome(sdk("protos/l.proto", "--out", "alone"))[::2] == (0, "")
