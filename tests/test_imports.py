@@ -135,4 +135,6 @@ def test_a_replica_imports_nothing_of_envoy_and_the_ingress_that_it_does_not_nee
     modules = imported_at_once("sdk._serve.backend") | imported_at_once("sdk._serve.replica")
     assert {name for name in modules if name.startswith("sdk._xds.")} == {"sdk._xds.endpoints", "sdk._xds.snapshot"}
     assert not modules & {"sdk._gen.envoy_pb2", "sdk._ingress.controller", "sdk._ingress.proxy", "sdk._serve.api"}
-    assert {"sdk._gen.envoy_pb2", "sdk._ingress.proxy"} < imported_at_once("sdk._serve.api")
+    assert {"sdk._gen.envoy_pb2", "sdk._ingress.proxy"} < imported_at_once("sdk._ingress.proxy")
+    # Nor does a program that starts the ingress import the proxy.
+    assert "sdk._ingress.proxy" not in imported_at_once("sdk._serve.api")

@@ -11,7 +11,6 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sdk._ingress.cluster import NAMESPACE, proxy_name
-from sdk._ingress.proxy import Proxy
 
 if TYPE_CHECKING:
     from sdk.options import GrpcOptions
@@ -41,6 +40,8 @@ def nodes_with_proxy(nodes: set[str]) -> set[str]:
 
 def create(node_id: str, options: GrpcOptions) -> Any:
     """Return a handle to the proxy of a node, and create it if it does not exist."""
+    from sdk._ingress.proxy import Proxy  # with all of Envoy's configuration: programs that start the ingress need none
+
     return (
         ray.remote(Proxy)
         .options(

@@ -24,7 +24,7 @@ from sdk._serve.application import require_application
 from sdk._serve.cold_start import deployments_without_replicas
 from sdk._serve.example_call import example_call
 from sdk._serve.import_path import give_import_path, refuse_hidden_package
-from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve, list_deployments
+from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve
 from sdk._serve.internals import (
     SERVE_LINK,
     application_overviews,
@@ -246,7 +246,7 @@ def end_applications(names: Iterable[str], *, ends_serve: bool, ends_ingress: bo
         request_deletion(serving, names)  # all at once; then wait for one after another
         for name in names:
             delete(name)
-    if ends_serve and list_deployments() == {}:
+    if ends_serve and SERVE_LINK.list_deployments() == {}:
         shutdown()
     elif ends_ingress:
         controller = find_controller()

@@ -11,20 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.serve.exceptions import RayServeException
-from ray.serve.schema import ApplicationStatus
 
 from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
 from sdk._ingress.env_options import variable
-from sdk._serve.internals import (
-    SERVE_LINK,
-    application_overviews,
-    application_states,
-    drop_stale_serve_client,
-    find_serve_controller,
-    serve_settings,
-)
+from sdk._serve.internals import SERVE_LINK, find_serve_controller, serve_settings
 from sdk.options import GrpcOptions
 
 if TYPE_CHECKING:
@@ -122,25 +113,6 @@ def explain_missing_ingress() -> str:
         return port_conflict(serve_settings(controller, _SERVE_TIMEOUT_S), {})
     except ray.exceptions.RayError as error:
         return f"Ray Serve does not answer ({type(error).__name__})"
-
-
-def list_deployments() -> dict[str, tuple[str, ...]] | None:
-    """Return the names of each application's deployments in Ray Serve, or None if Ray Serve does not answer."""
-    drop_stale_serve_client()
-    try:
-        return {name: tuple(known.deployments) for name, known in application_overviews().items()}
-    except (RayServeException, ray.exceptions.RayError):
-        return None
-
-
-def list_failed() -> frozenset[str]:
-    """Return the names of the applications that failed to deploy; none if Ray Serve does not answer."""
-    drop_stale_serve_client()
-    try:
-        states = application_states()
-    except (RayServeException, ray.exceptions.RayError):
-        return frozenset()
-    return frozenset(name for name, state in states.items() if state is ApplicationStatus.DEPLOY_FAILED)
 
 
 def has_serve() -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
+import importlib
 import os
 import shlex
 from collections.abc import Collection, Iterable, Mapping
@@ -166,6 +168,7 @@ def run(
         from sdk.cli.run.targets import ModuleTarget, find_target
 
         reloader = _prepare_reload(target) if reload else None
+        _import_serve()
         run_target = find_target(target, name, allow_breaking)
         if isinstance(run_target, ModuleTarget) and reloader is None:  # which has generated all code
             _warn_of_changed_protos(run_target)
@@ -178,6 +181,19 @@ def run(
             is_well = command.serve()
     if not is_well:
         context.exit(1)
+
+
+def _import_serve() -> None:
+    """Import Ray Serve, and what deploys with it, without the garbage collector.
+
+    Imports keep what they make. The collector would visit it again and again, for a fifth of their CPU time.
+    """
+    gc.disable()
+    try:
+        importlib.import_module("sdk._serve.api")
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _warn_of_missing_services(target: RunTarget) -> None:
