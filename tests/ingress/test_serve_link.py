@@ -1,4 +1,4 @@
-"""What the ingress controller asks of Ray Serve, without importing it."""
+"""Ray Serve, as the ingress controller asks it: without an import of Ray Serve."""
 
 from __future__ import annotations
 
