@@ -98,7 +98,7 @@ _OWNER = re.compile(r"_EnumTypeWrapper\[(?!Global___)(\w+)\.[\w.]+\.ValueType\]"
 _DEPRECATED = re.compile(r'_deprecated\("""(?:[^"\\]|\\.|"(?!""))*"""\)', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPES = frozenset("\\'\"abfnrtvxuUN01234567\n")
-_ASYNC_STUB = re.compile(r"^class (\w+AsyncStub)\(\w+\):$", re.MULTILINE)
+_ASYNC_STUB = re.compile(r"\nclass (\w+AsyncStub)\(")
 
 # A message or an enum whose name begins with an underscore.
 _UNDERSCORED = re.compile(r"class (_\w+)(?=\(_message|\(__)")
@@ -298,7 +298,7 @@ def _rename_imports(text: str) -> str:
 def _rename_classes_of_enums(text: str) -> str:
     """Return a stub whose enums have no class with the name of another definition."""
     defined = set(_UNDERSCORED.findall(text))
-    defined |= {name for name in _CLASS_OF_ENUM.findall(text) if f" {name}: " in text or f"\n{name}: " in text}
+    defined |= {name for name in _CLASS_OF_ENUM.findall(text) if f" {name}: " in text}
     if not defined:
         return text
     words = set(re.findall(r"\w+", text))
