@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 VALIDATE_PROTO = "buf/validate/validate.proto"
 
 # CEL finds these when it evaluates, whatever the data; a division by zero, for example, depends on the data.
-_CERTAIN = ("No matching overloads", "No value with name", "no_such_field", "outputs an unexpected type")
+_CERTAIN = (
+    *("No matching overloads", "No value with name", "no_such_field", "outputs an unexpected type"),
+    *("Applying SELECT to non-message", "Invalid container type"),
+)
 _PREFIXES = ("failed to compile expression ", "failed to compile program ", "error evaluating ", "expression ")
 # Field numbers of descriptor.proto, which make up the paths of source_code_info, and the number of the extension.
 _MESSAGE, _FIELD, _NESTED, _ONEOF = 4, 2, 3, 8
@@ -103,8 +106,7 @@ def _broken(message: Descriptor, sources: Mapping[str, FileDescriptorProto]) -> 
     ruled = [element for element in elements(message) if rules_of(element)]
     if not ruled:
         return
-    reason = _failure(message)
-    if not reason:
+    if not _failure(message, if_certain=False):
         return
     path = _path(message)
     places = {tuple(each.path): each.span[0] + 1 for each in _source(message, sources)}
@@ -118,12 +120,17 @@ def _broken(message: Descriptor, sources: Mapping[str, FileDescriptorProto]) -> 
                 full = (*options, _RULES, *rule.path)
                 line = next((places[full[:end]] for end in range(len(full), 0, -1) if full[:end] in places), 0)
                 yield BrokenRule(message.file.name, line, _name(element), rule.name, failure)
-    if not found:  # only together they do not work
+    if not found and (reason := _failure(message)):  # only together they do not work
         yield BrokenRule(message.file.name, places.get(path, 0), message.full_name, "buf.validate", reason)
 
 
-def _failure(message: Descriptor) -> str:
-    """Return the reason why the rules of a message do not work; ``""`` if they do."""
+def _failure(message: Descriptor, *, if_certain: bool = True) -> str:
+    """Return the reason why the rules of a message do not work; ``""`` if they do.
+
+    Args:
+        message: The message.
+        if_certain: Leave out what depends on the data. Such a failure hides those of the rules after it.
+    """
     collect = new_collector()  # it keeps what it knows by the name of the message, and variants have one name
     compilation, evaluation = rule_errors()
     cls = message_factory.GetMessageClass(message)
@@ -134,7 +141,7 @@ def _failure(message: Descriptor) -> str:
             return _shortened(first_line(error))
         except evaluation as error:
             text = first_line(error)
-            if any(each in text for each in _CERTAIN):
+            if not if_certain or any(each in text for each in _CERTAIN):
                 return _shortened(text)
     return ""
 

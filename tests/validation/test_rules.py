@@ -31,6 +31,11 @@ RULES = {
     'message M { string a = 1 [(buf.validate.field).cel = {id: "x", expression: "that"}]; }': "x M.a No value with",
     'message M { string a = 1 [(buf.validate.field).cel = {id: "x", expression: "1"}]; }': "x M.a expression x outputs",
     'message M { option (buf.validate.message).cel = {id: "y", expression: "this.b"}; }': "y M no_such_field",
+    'message M { int32 a = 1 [(buf.validate.field).cel = {id: "x", expression: "this.b < 3"}]; }': "x M.a Applying",
+    'message M { int32 a = 1 [(buf.validate.field).cel = {id: "x", expression: "this[0] < 3"}]; }': "x M.a Invalid",
+    # The first rule depends on the data: it is right.
+    'message M { int32 a = 1 [(buf.validate.field).cel = {id: "x", expression: "3 / this > 1"}];'
+    ' int32 b = 2 [(buf.validate.field).cel = {id: "y", expression: "that"}]; }': "y M.b No value with",
     'message M { option (buf.validate.message).oneof = {fields: ["b"]}; }': "oneof M field b not found",
     "message M { int32 a = 1 [(buf.validate.field).string.len = 1]; }": "string.len M.a expected rule",
     'message M { string a = 1 [(buf.validate.field).string.pattern = "(("]; }': "string.pattern M.a missing )",
