@@ -10,7 +10,7 @@ import ray
 from ray.serve.exceptions import RayServeException
 
 from sdk._contract import locations
-from sdk._serve.internals import application_overviews
+from sdk._serve.internals import application_overviews, deployment_messages
 from sdk._serve.one_line import one_line
 from sdk.errors import ClusterError
 
@@ -57,13 +57,14 @@ def messages_of(application: str) -> dict[str, str]:
         ClusterError: Ray Serve does not answer.
     """
     try:
-        overview = application_overviews().get(application)
+        messages = deployment_messages(application)
     except (RayServeException, ray.exceptions.RayError) as error:
         raise ClusterError(f"Ray Serve failed: {error}") from error
-    if overview is None:
-        return {}
-    found = [(name, deployment.message) for name, deployment in sorted(overview.deployments.items())]
-    return {f"{name}: {_reason_in(text)}": f"deployment {name}: {raised_in(text)}" for name, text in found if text}
+    return {
+        f"{name}: {_reason_in(text)}": f"deployment {name}: {raised_in(text)}"
+        for name, text in sorted(messages.items())
+        if text
+    }
 
 
 def raised_in(message: str) -> str:

@@ -179,6 +179,18 @@ def application_states() -> dict[str, ApplicationStatus]:
     return {} if client is None else {found.name: found.app_status.status for found in client.list_serve_statuses()}
 
 
+def deployment_messages(application: str) -> dict[str, str]:
+    """Return Ray Serve's message about each deployment of an application, by name; cheap enough to ask often.
+
+    Raises:
+        ray.exceptions.RayError: Ray Serve does not answer.
+        ray.serve.exceptions.RayServeException: Ray Serve has been shut down meanwhile.
+    """
+    client: Any = serve_context._get_global_client(raise_if_no_controller_running=False)
+    found = [] if client is None else client.get_serve_status(application).deployment_statuses
+    return {deployment.name: deployment.message for deployment in found}
+
+
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
     """Options that Ray Serve was started with, and the applications that were deployed from config files.
