@@ -19,6 +19,7 @@ from sdk._ingress.cluster import CONTROLLER_NAME, NAMESPACE, find_controller, pr
 from sdk._serve.internals import application_overviews, application_states
 from tests.chaos.chaos_apps import Caller
 from tests.chaos.constant_load import Load
+from tests.support.deadlines import wait_until
 from tests.support.processes import commands, ingress_folder, is_alive, raylet_pid, workers
 
 _PATIENCE_S = 180.0
@@ -108,7 +109,9 @@ class World:
 
     def victim(self, load: Load) -> int:
         """Return the process id of a replica that answers calls."""
-        return min(pid for pid in load.serving(time.monotonic() - 1) if is_alive(pid))
+        since = time.monotonic() - 1
+        wait_until(lambda: any(map(is_alive, load.serving(since))))  # on a busy machine a call takes seconds
+        return min(filter(is_alive, load.serving(since)))
 
     def kill_envoy(self) -> None:
         """Kill Envoy."""
