@@ -873,10 +873,14 @@ class StreamOfLists(ListerBase):
 
 
 class StreamOfAwaitables(ListerBase):
-    """`def List(…) -> Iterator[asyncio.Future[Reply]]` with `yield`"""
+    """`def List(…) -> Iterator[Awaitable[Reply]]` with `yield`"""
 
-    def List(self, request: Ask) -> Iterator[asyncio.Future[Reply]]:
-        yield asyncio.Future(loop=asyncio.new_event_loop())
+    class Later:
+        def __await__(self) -> Generator[None, None, Reply]:
+            raise NotImplementedError
+
+    def List(self, request: Ask) -> Iterator[Awaitable[Reply]]:
+        yield self.Later()
 
 
 class SyncWriter(ListerBase):
@@ -1175,10 +1179,16 @@ def each(function: Callable[P, AsyncIterator[R]]) -> Callable[P, AsyncIterator[R
     return wrapper
 
 
+def close_soon(result):  # Python warns of a coroutine that nobody awaits
+    if inspect.iscoroutine(result):
+        asyncio.get_running_loop().call_soon(result.close)
+
+
 def not_awaiting(function):
     @functools.wraps(function)
     async def wrapper(*args, **kwargs):
         result = function(*args, **kwargs)
+        close_soon(result)
         return result
 
     return wrapper
@@ -1230,7 +1240,11 @@ def in_a_list(function):
 def run(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        return asyncio.run(function(*args, **kwargs))
+        later = function(*args, **kwargs)
+        try:
+            return asyncio.run(later)
+        finally:
+            later.close()
 
     return wrapper
 
