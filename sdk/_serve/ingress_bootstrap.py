@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sdk._serve.internals import ServeSettings
 
 # Seconds to wait until a new ingress serves.
-_START_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 30.0
 _SERVE_TIMEOUT_S = 10.0
 
 
@@ -64,7 +64,7 @@ def find_or_create_ingress(wanted: Mapping[str, Any]) -> FoundIngress:
     controller = create_controller(options, SERVE_LINK)
     problem = ray.get(controller.wait_ready.remote(_START_TIMEOUT_S), timeout=_START_TIMEOUT_S * 2)
     if problem:
-        return FoundIngress(controller, f"{problem} ({_choose_port()})")
+        return FoundIngress(controller, f"{problem} (if another process uses its port, {_choose_port()})")
     return FoundIngress(controller, opened=f"{options.host}:{options.port}")
 
 

@@ -39,7 +39,8 @@ class Prometheus:
             rules: File with rules.
         """
         config = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            # A scrape may take as long as the interval, and Ray's agent is slow on a busy machine.
+            "global": {"scrape_interval": "3s", "evaluation_interval": "1s"},
             "rule_files": [str(rules)],
             "scrape_configs": [{"job_name": "ray", "static_configs": [{"targets": list(targets)}]}],
         }
