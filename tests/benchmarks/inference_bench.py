@@ -130,7 +130,7 @@ def main() -> None:
             limits = [f"--grpc_max_{way}_message_length={64 << 20}" for way in ("receive", "send")]
             where = [f"--grpc_port={ports['kserve']}", f"--http_port={free_port()}"]
             cleanup.enter_context(process(kserve, "-c", _KSERVE, *where, *limits))
-        os.environ["RAY_worker_niceness"] = "0"  # that of the others: Ray gives its workers 15
+        os.environ.update(RAY_worker_niceness="0")  # that of the others: Ray gives its workers 15
         ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
         cleanup.callback(ray.shutdown)
         options = sdk.GrpcOptions(port=ports["sdk"], max_receive_message_length=64 << 20)
