@@ -28,7 +28,7 @@ from tests.support.virtual_time import VirtualLoop
 os.environ["PYRIGHT_PYTHON_IGNORE_WARNINGS"] = "1"
 # Ray's agent would read the figures of every process of the machine every five seconds.
 os.environ["REPORTER_UPDATE_INTERVAL_MS"] = "60000"
-# Ray starts workers with niceness 15: replicas and the ingress would get no CPU time while the tests keep all cores busy.
+# Ray starts workers with niceness 15: replicas and the ingress would get no CPU time while tests keep all cores busy.
 os.environ.update(RAY_worker_niceness="0")
 
 # A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.
