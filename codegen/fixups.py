@@ -94,6 +94,7 @@ _NUMBER = "_FIELD_NUMBER: "
 _NUMBERS = re.compile(rf"^(?:[ ]+\w+{_NUMBER}.*\n)+", re.MULTILINE)
 # The first name of the path of an enum that is in a message, which the stub spells without `Global___`.
 _OWNER = re.compile(r"_EnumTypeWrapper\[(?!Global___)(\w+)\.[\w.]+\.ValueType\]")
+_NESTED = re.compile(r"  class (\w+)\(")
 # The comment of something deprecated, in a decorator of mypy-protobuf, with its backslashes; the escapes of Python.
 _DEPRECATED = re.compile(r'_deprecated\("""(?:[^"\\]|\\.|"(?!""))*"""\)', re.DOTALL)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -103,6 +104,7 @@ _ASYNC_STUB = re.compile(r"\nclass (\w+AsyncStub)\(")
 # A message or an enum whose name begins with an underscore.
 _UNDERSCORED = re.compile(r"class (_\w+)(?=\(_message|\(__)")
 _CLASS_OF_ENUM = re.compile(r"class (_\w+):\n")
+_UNDERSCORED_VALUE = re.compile(r" (_\w+): ")
 # An enum: a class `_Color` with the type of its values, that of its descriptor, and `class Color`.
 _ENUM = re.compile(
     r"""
@@ -214,15 +216,27 @@ def _fix_messages(text: str) -> str:
     """Return a stub of messages in which each definition is found, and none is there twice."""
     if "\nclass sys(" in text:  # mypy knows the version of Python by the name `sys` only
         text = _BY_VERSION.sub(lambda match: match[1] or "", text)
-    for name in set(_OWNER.findall(text)):
-        hidden = f"  class {name}(" in text or f" def {name}(" in text or f" {name}: " in text
-        if hidden and f"\nGlobal___{name}: " in text:
-            text = re.sub(rf"(?<![\w.]){name}(?=[\w.]+\.ValueType\b)", f"Global___{name}", text)
     messages = list(_numbers(text))
+    if owners := set(_OWNER.findall(text)):
+        text = _show_owners(text, owners, {name for names in messages for name in names})
     if any(len(set(names)) < len(names) for names in messages):
         text = _NUMBERS.sub(lambda match: "".join(dict.fromkeys(match[0].splitlines(keepends=True))), text)
     if methods := {_METHODS[name] for names in messages for name in names if name in _METHODS}:
         text = _ignore_overrides(text, methods)
+    return text
+
+
+def _show_owners(text: str, owners: Collection[str], fields: Collection[str]) -> str:
+    """Return a stub in which these messages are found from within them. One scan for each name would take long."""
+    nested = set(_NESTED.findall(text))
+    for name in owners:
+        hidden = (
+            name in nested
+            or f" {name}: {name}." in text
+            or (name.upper() in fields and (f" def {name}(" in text or f" {name}: " in text))
+        )
+        if hidden and f"\nGlobal___{name}: " in text:
+            text = re.sub(rf"(?<![\w.]){name}(?=[\w.]+\.ValueType\b)", f"Global___{name}", text)
     return text
 
 
@@ -298,7 +312,8 @@ def _rename_imports(text: str) -> str:
 def _rename_classes_of_enums(text: str) -> str:
     """Return a stub whose enums have no class with the name of another definition."""
     defined = set(_UNDERSCORED.findall(text))
-    defined |= {name for name in _CLASS_OF_ENUM.findall(text) if f" {name}: " in text}
+    if values := _UNDERSCORED_VALUE.findall(text):
+        defined |= {*_CLASS_OF_ENUM.findall(text)}.intersection(values)
     if not defined:
         return text
     words = set(re.findall(r"\w+", text))
