@@ -94,6 +94,7 @@ _NUMBER = "_FIELD_NUMBER: "
 _NUMBERS = re.compile(rf"^(?:[ ]+\w+{_NUMBER}.*\n)+", re.MULTILINE)
 # The first name of the path of an enum that is in a message, which the stub spells without `Global___`.
 _OWNER = re.compile(r"_EnumTypeWrapper\[(?!Global___)(\w+)\.[\w.]+\.ValueType\]")
+# A class in a message.
 _NESTED = re.compile(r"  class (\w+)\(")
 # The comment of something deprecated, in a decorator of mypy-protobuf, with its backslashes; the escapes of Python.
 _DEPRECATED = re.compile(r'_deprecated\("""(?:[^"\\]|\\.|"(?!""))*"""\)', re.DOTALL)

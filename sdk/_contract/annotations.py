@@ -346,7 +346,8 @@ def _well_known(name: str) -> Any:
     return ours.get(name) or getattr(typing, name, None) or Unresolved(name)
 
 
-def _closure_values(cells: Iterator[tuple[str, types.CellType]]) -> Iterator[tuple[str, Any]]:
+def closure_values(cells: Iterator[tuple[str, types.CellType]]) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of those variables of a closure that have a value."""
     for name, cell in cells:
         try:
             yield name, cell.cell_contents
@@ -383,7 +384,7 @@ class _Namespace(dict[str, Any]):
         self._inner: tuple[Mapping[str, Any], ...] = (
             {p.__name__: p for each in (owner, function) for p in getattr(each, "__type_params__", ())},
             body if qualified.rpartition(".")[0] == owner.__qualname__ else {},
-            dict(_closure_values(cells)),
+            dict(closure_values(cells)),
         )
         # The class is searched again, as `typing.get_type_hints` does. It has no name yet while it is being defined.
         own_name = {owner.__name__: owner}

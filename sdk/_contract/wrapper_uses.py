@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from sdk._contract.annotations import closure_values
+
 _ITERATING = ("list", "tuple", "iter", "enumerate", "sorted")
 _RUNNING = ("asyncio.run", "run_until_complete")
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
@@ -62,7 +64,7 @@ def uses_of(wrapper: types.FunctionType, wrapped: Any) -> WrapperUses:
         WrapperUses(uses=(<Use.AWAIT: 'awaits it'>,), passes_all=True)
     """
     cells = zip(wrapper.__code__.co_freevars, wrapper.__closure__ or (), strict=True)
-    names = {name for name, cell in cells if _content(cell) is wrapped}
+    names = {name for name, value in closure_values(cells) if value is wrapped}
     if not names:
         return WrapperUses()
     try:
@@ -139,10 +141,3 @@ def _always(nodes: Iterable[ast.AST]) -> Generator[ast.AST, None, bool]:
 
 def _name(node: ast.expr) -> str | None:
     return node.id if isinstance(node, ast.Name) else None
-
-
-def _content(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not bound yet
-        return None

@@ -33,13 +33,16 @@ class ServeLink:
     controller_name: str
     namespace: str
 
+    def find_controller(self) -> Any | None:
+        """Return a handle to Ray Serve's controller, or None when Ray Serve does not run; a restarting one runs."""
+        try:
+            return ray.get_actor(self.controller_name, namespace=self.namespace)
+        except ValueError:
+            return None
+
     def is_running(self) -> bool:
         """Return True if Ray Serve runs. It counts as running while its controller restarts."""
-        try:
-            ray.get_actor(self.controller_name, namespace=self.namespace)
-        except ValueError:
-            return False
-        return True
+        return self.find_controller() is not None
 
     def list_deployments(self) -> Mapping[str, Container[str]] | None:
         """Return application → names of its deployments, none while these are unknown; None without an answer."""
@@ -77,9 +80,8 @@ class ServeLink:
         Raises:
             ray.exceptions.RayError: It does not answer.
         """
-        try:
-            controller = ray.get_actor(self.controller_name, namespace=self.namespace)
-        except ValueError:
+        controller = self.find_controller()
+        if controller is None:
             return []
         statuses: list[bytes] = ray.get(controller.list_serve_statuses.remote(), timeout=_ANSWER_S)
         return [pb.StatusOverview.FromString(status) for status in statuses]

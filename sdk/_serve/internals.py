@@ -119,10 +119,7 @@ SERVE_LINK = ServeLink(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
 
 def find_serve_controller() -> Any | None:
     """Return a handle to Ray Serve's controller, or None when Ray Serve does not run; a restarting one runs."""
-    try:
-        return ray.get_actor(SERVE_CONTROLLER_NAME, namespace=SERVE_NAMESPACE)
-    except ValueError:
-        return None
+    return SERVE_LINK.find_controller()
 
 
 def drop_stale_serve_client() -> None:
@@ -137,6 +134,12 @@ def drop_stale_serve_client() -> None:
             serve_context._set_global_client(None)  # type: ignore[no-untyped-call]
 
 
+def _serve_client() -> Any | None:
+    """Return this process's client of Ray Serve, or None when Ray Serve does not run."""
+    client: Any = serve_context._get_global_client(raise_if_no_controller_running=False)
+    return client
+
+
 def application_overviews() -> dict[str, ApplicationStatusOverview]:
     """Return ``serve.status().applications`` without what that costs: 10 ms of CPU time and more for each deployment.
 
@@ -146,7 +149,7 @@ def application_overviews() -> dict[str, ApplicationStatusOverview]:
         ray.exceptions.RayError: Ray Serve does not answer.
         ray.serve.exceptions.RayServeException: Ray Serve has been shut down meanwhile.
     """
-    client: Any = serve_context._get_global_client(raise_if_no_controller_running=False)
+    client = _serve_client()
     if client is None:
         return {}
     return {
@@ -175,7 +178,7 @@ def application_states() -> dict[str, ApplicationStatus]:
         ray.exceptions.RayError: Ray Serve does not answer.
         ray.serve.exceptions.RayServeException: Ray Serve has been shut down meanwhile.
     """
-    client: Any = serve_context._get_global_client(raise_if_no_controller_running=False)
+    client = _serve_client()
     return {} if client is None else {found.name: found.app_status.status for found in client.list_serve_statuses()}
 
 
@@ -186,7 +189,7 @@ def deployment_messages(application: str) -> dict[str, str]:
         ray.exceptions.RayError: Ray Serve does not answer.
         ray.serve.exceptions.RayServeException: Ray Serve has been shut down meanwhile.
     """
-    client: Any = serve_context._get_global_client(raise_if_no_controller_running=False)
+    client = _serve_client()
     found = [] if client is None else client.get_serve_status(application).deployment_statuses
     return {deployment.name: deployment.message for deployment in found}
 
