@@ -1,4 +1,4 @@
-"""The proxy actor, one per node: run Envoy, configure it over ADS, and answer calls without a route."""
+"""The inside of a proxy actor, one per node: run Envoy, configure it over ADS, and answer calls without a route."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ _FLUSH_S = 3.0
 _ABANDONED_S = 30.0
 
 
-class Proxy:
-    """Class of the proxy actor. The controller creates one on each node.
+class NodeProxy:
+    """The ingress on one node. Runs in the proxy actor of the node, which the controller creates.
 
     Args:
         node_id: Ray's id of its node.
@@ -92,7 +92,7 @@ class Proxy:
             are taken from the snapshots.
     """
 
-    async def __init__(self, node_id: str, options: GrpcOptions) -> None:  # type: ignore[misc]  # Ray awaits it
+    def __init__(self, node_id: str, options: GrpcOptions) -> None:
         log_to_file("proxy", node_id[:12])
         self._options = options
         self._state = ProxyState(uuid.uuid4().hex, node_id, format_address(options.host, options.port))
@@ -126,9 +126,12 @@ class Proxy:
         )
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        loop = asyncio.get_running_loop()
+
+    async def start(self) -> None:
+        """Start or adopt Envoy, and watch the controller. What fails is reported to it."""
+        node_id, loop = self._state.node_id, asyncio.get_running_loop()
         try:
-            check_certificates(options)
+            check_certificates(self._options)
             config, bootstrap = self._envoy_config()
             is_adopted = await self._adopt(config)
             if not is_adopted:

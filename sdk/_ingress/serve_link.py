@@ -1,15 +1,19 @@
 """Ray Serve, as the ingress controller knows it.
 
-The import of Ray Serve takes half a second of CPU time, which a start has better use for. So what the controller often
-asks is asked without it, by a private method of Ray Serve's controller (checked with Ray Serve 2.60). Functions in
-``sdk/_serve`` do the rest: they are imported when they are first called, and few controllers ever need them.
+The import of Ray Serve takes half a second of CPU time, which a start has better use for, and 40 MB. So what the
+controller often asks is asked without it, by a private method of Ray Serve's controller (checked with Ray Serve 2.60).
+Functions in ``sdk/_serve`` do the rest: they are imported when they are first called, and few controllers ever need
+them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
-from collections.abc import Container, Mapping, Sequence
+import sys
+import threading
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +23,7 @@ from sdk._gen import serve_status_pb2 as pb
 
 # Seconds that Ray Serve has to answer.
 _ANSWER_S = 10.0
+_importing = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +33,18 @@ class ServeLink:
     Attributes:
         controller_name: Name of the actor of Ray Serve's controller.
         namespace: Its namespace.
+        module: The module of its class.
     """
 
     controller_name: str
     namespace: str
+    module: str
 
     def find_controller(self) -> Any | None:
         """Return a handle to Ray Serve's controller, or None when Ray Serve does not run; a restarting one runs."""
         try:
-            return ray.get_actor(self.controller_name, namespace=self.namespace)
+            with _import_prevented(self.module):
+                return ray.get_actor(self.controller_name, namespace=self.namespace)
         except ValueError:
             return None
 
@@ -87,5 +95,25 @@ class ServeLink:
         return [pb.StatusOverview.FromString(status) for status in statuses]
 
 
+@contextlib.contextmanager
+def _import_prevented(module: str) -> Iterator[None]:
+    """Let the import of a module fail, unless it is loaded.
+
+    Ray imports the class of an actor to find out which methods its handle has. If that fails, it makes a class with the
+    names of these methods, which it has stored with the actor: https://docs.python.org/3/reference/import.html#the-module-cache
+    tells why the import fails.
+    """
+    with _importing:
+        if module in sys.modules:
+            yield
+            return
+        sys.modules[module] = None  # type: ignore[assignment]  # the way to prevent an import
+        try:
+            yield
+        finally:
+            del sys.modules[module]
+
+
 def _module(name: str) -> Any:
-    return importlib.import_module(f"sdk._serve.{name}")
+    with _importing:
+        return importlib.import_module(f"sdk._serve.{name}")

@@ -114,7 +114,7 @@ def deploy_application(application: Any, name: str) -> Any:
 
 
 #: Ray Serve for the ingress controller.
-SERVE_LINK = ServeLink(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE)
+SERVE_LINK = ServeLink(SERVE_CONTROLLER_NAME, SERVE_NAMESPACE, "ray.serve._private.controller")
 
 
 def find_serve_controller() -> Any | None:

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 import ray
 from ray.exceptions import RayError
+from ray.job_config import JobConfig
 from ray.serve.exceptions import RayServeException
 
 from sdk._serve.one_line import one_line
@@ -50,6 +51,17 @@ def connect(address: str | None, **options: Any) -> None:
     check_reachable(found)
     with ray_errors(f"Ray at {found} can't be reached"):
         ray.init(address=found, **options)
+
+
+def job_with_import_path() -> JobConfig:
+    """Return the configuration of a job whose workers also import from the folders in this process's ``PYTHONPATH``.
+
+    Ray itself adds the working directory. A ``runtime_env`` with the variable would do the same for more: Ray starts
+    Python and imports itself twice for each worker that has one, for 0.4 s of CPU time.
+    """
+    folders = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    # A worker inserts one after the other at the start of its path.
+    return JobConfig(_py_driver_sys_path=folders[::-1])
 
 
 def start_local(**options: Any) -> None:

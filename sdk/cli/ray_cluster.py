@@ -112,12 +112,11 @@ def connect_or_start(
     return RunCluster(cleanup, reaper, None)
 
 
-def connect(address: str | None, *, sets_path: bool = True, shows_output: bool = False) -> ClusterOrigin:
-    """Connect to a running cluster.
+def connect(address: str | None, *, shows_output: bool = False) -> ClusterOrigin:
+    """Connect to a running cluster. The workers of this command also import from the folders in its ``PYTHONPATH``.
 
     Args:
         address: The cluster's address; None for ``RAY_ADDRESS``, then for one that runs on this machine.
-        sets_path: Whether to set ``PYTHONPATH`` of Ray's processes so that they find our modules.
         shows_output: As for :func:`connect_or_start`.
 
     Returns:
@@ -128,14 +127,12 @@ def connect(address: str | None, *, sets_path: bool = True, shows_output: bool =
     """
     from sdk._serve import ray_connection
 
-    # Another program may have started Ray Serve's controller in another folder, so set the path of our modules.
-    path = os.pathsep.join(part for part in (os.getcwd(), os.environ.get("PYTHONPATH", "")) if part)
     with _without_token_notice(), _sigterm_interrupts():
         ray_connection.connect(
             address,
             log_to_driver=shows_output,
             logging_level=logging.WARNING,
-            runtime_env={"env_vars": {"PYTHONPATH": path}} if sets_path else None,
+            job_config=ray_connection.job_with_import_path(),
         )
     return origin_of(
         ray_connection.gcs_address(),

@@ -14,7 +14,7 @@ import pytest
 from sdk._ingress import controller as module
 from sdk._ingress.cluster import LEASE_S
 from sdk._ingress.controller import Controller
-from sdk._ingress.proxy import Proxy
+from sdk._ingress.proxy import NodeProxy
 from sdk._ingress.publication import apply_update
 from sdk._ingress.registry import ProxyState, Replica, WatchAnswer
 from sdk._ingress.table_delta import TableDelta
@@ -71,7 +71,7 @@ class Remote:
 
 
 def proxy_that_serves(table: Snapshot | None) -> Any:
-    proxy: Any = Proxy.__new__(Proxy)
+    proxy: Any = NodeProxy.__new__(NodeProxy)
     proxy._state, proxy._snapshot = STATE, table
     return proxy
 

@@ -16,7 +16,7 @@ from sdk import GrpcOptions
 from sdk._ingress import controller, option_store, proxy_fleet
 from sdk._ingress.controller import Controller
 from sdk._ingress.envoy.listening import listener_config
-from sdk._ingress.proxy import Proxy
+from sdk._ingress.proxy import NodeProxy
 from sdk._ingress.registry import ProxyState, Registry, Replica
 from sdk._xds.snapshot import Endpoint
 from sdk.access import Access, ApiKey, Certificate, JwtIssuer, Limit, Rule, Token
@@ -206,7 +206,7 @@ def test_live_options_do_not_change_the_listener(tmp_path: Path) -> None:
 def test_live_options_do_not_change_the_digest(tmp_path: Path) -> None:
     digests = set()
     for options in FIRST, CHANGED:
-        proxy = Proxy.__new__(Proxy)
+        proxy = NodeProxy.__new__(NodeProxy)
         proxy._options, proxy._folder, proxy._state = options, tmp_path, ProxyState("p", "n", "127.0.0.1:9001")
         digests.add(proxy._envoy_config()[0].digest)
     assert len(digests) == 1, "a proxy that starts after the change adopts the Envoy"

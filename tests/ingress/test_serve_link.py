@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,7 @@ from ray.serve.generated import serve_pb2
 from sdk._gen import serve_status_pb2
 from sdk._ingress.serve_link import ServeLink
 
-LINK = ServeLink("SERVE_CONTROLLER_ACTOR", "serve")
+LINK = ServeLink("SERVE_CONTROLLER_ACTOR", "serve", "ray.serve._private.controller")
 
 
 def status(name: str, state: int, deployments: Sequence[str] = ()) -> bytes:
@@ -88,18 +90,44 @@ def test_each_field_and_state_is_that_of_ray_serve() -> None:
         assert {value.name: value.number for value in enum.values}.items() <= numbers.items()
 
 
-def test_the_controller_answers_the_proxies_without_ray_serve() -> None:
+def test_ray_does_not_import_the_class_of_ray_serves_controller(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "class_of_a_controller.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    link = ServeLink("controller", "serve", "class_of_a_controller")
+
+    def get_actor(name: str, namespace: str) -> str:
+        try:
+            importlib.import_module(link.module)
+        except ModuleNotFoundError:
+            return "not imported"
+        return "imported"
+
+    monkeypatch.setattr(ray, "get_actor", get_actor)
+    assert link.find_controller() == "not imported"
+    assert get_actor("controller", "serve") == "imported"  # others still can
+    assert link.find_controller() == "imported"  # it is loaded, and stays so
+    assert sys.modules.pop(link.module) is not None
+
+
+def test_the_controller_creates_proxies_and_answers_them_without_importing_them_or_ray_serve() -> None:
     program = """
 import sys
 from types import SimpleNamespace
+from unittest import mock
 import ray
+from sdk._ingress import proxy_fleet
 from sdk._ingress.controller import create_controller
 from sdk._ingress.serve_link import ServeLink
 
 controller = SimpleNamespace(list_serve_statuses=SimpleNamespace(remote=list))
 ray.get_actor, ray.get = lambda name, namespace: controller, lambda reference, timeout: reference
-link = ServeLink("controller", "serve")
+link = ServeLink("controller", "serve", "a_module")
 assert (link.is_running(), link.list_deployments(), link.list_failed()) == (True, {}, frozenset())
+actor = SimpleNamespace(remote=lambda node_id, options: "a proxy")
+with mock.patch("ray.remote", lambda cls: SimpleNamespace(options=lambda **options: actor)):
+    assert proxy_fleet.create("ab" * 28, None) == "a proxy"
 print(*(name for name in ("ray.serve", "sdk._ingress.proxy") if name in sys.modules))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

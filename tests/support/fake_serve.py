@@ -11,7 +11,7 @@ class EmptyServe(ServeLink):
     """Answers as a Ray Serve without applications."""
 
     def __init__(self) -> None:
-        super().__init__("controller", "serve")
+        super().__init__("controller", "serve", "a_module")
 
     def is_running(self) -> bool:
         return True

@@ -76,7 +76,7 @@ def logs(
         tail=(None if request_id else _TAIL) if tail is None else tail or None,
     )
     with Waiting("Asking Ray …") as waiting:
-        origin = connect(address, sets_path=False)
+        origin = connect(address)
         waiting.update("Reading the logs of every node …")
         cluster = ClusterLogs(query)
         found = cluster.read()

@@ -80,7 +80,7 @@ def deploy(request: DeployRequest) -> int:
     allow_breaking = request.allow_breaking or (request.is_ours and not is_config(request.target))
     try:
         target = find_target(request.target, request.name, allow_breaking)
-        connect(request.address, sets_path=not request.is_ours)
+        connect(request.address)
         with report_pending(target.names, _print):
             failed = target.deploy_again(request.before, lambda name, reason: _print(failure(name, reason)))
     except SdkError as error:

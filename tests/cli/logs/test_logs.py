@@ -47,7 +47,7 @@ class Cluster:
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     found = Cluster()
     origin = ClusterOrigin("10.0.0.5:6379", 1, "ada", "/shop")
-    monkeypatch.setattr("sdk.cli.ray_cluster.connect", lambda _address, sets_path: origin)
+    monkeypatch.setattr("sdk.cli.ray_cluster.connect", lambda _address: origin)
     monkeypatch.setattr("sdk._serve.cluster_logs.ClusterLogs", found)
     monkeypatch.setattr("sdk.cli.logs.command.sleep", lambda _: None)
     return found
