@@ -100,8 +100,8 @@ def _import_prevented(module: str) -> Iterator[None]:
     """Let the import of a module fail, unless it is loaded.
 
     Ray imports the class of an actor to find out which methods its handle has. If that fails, it makes a class with the
-    names of these methods, which it has stored with the actor: https://docs.python.org/3/reference/import.html#the-module-cache
-    tells why the import fails.
+    names of these methods, which it has stored with the actor. None among the loaded modules prevents an import:
+    https://docs.python.org/3/reference/import.html#the-module-cache
     """
     with _importing:
         if module in sys.modules:

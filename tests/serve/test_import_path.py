@@ -12,7 +12,7 @@ import pytest
 from ray import serve
 
 import sdk
-from sdk._serve import import_path
+from sdk._serve import import_path, ray_connection
 from sdk._serve.import_path import give_import_path, refuse_hidden_package, with_import_path
 from sdk.errors import ApplicationError
 
@@ -51,6 +51,18 @@ def test_the_folders_are_those_of_the_program(monkeypatch: pytest.MonkeyPatch, t
     assert import_path.import_path() == os.pathsep.join([str(tmp_path), str(tmp_path / "here"), "/extra"])
     monkeypatch.setattr(sys, "path", ["", "/lib"])  # a notebook: its argv is that of the kernel
     assert import_path.import_path().split(os.pathsep)[0] == str(tmp_path / "here")
+
+
+def test_workers_of_a_command_have_the_folders_of_its_pythonpath_and_no_environment_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"/first{os.pathsep}{os.pathsep}/second")
+    job = ray_connection.job_with_import_path()
+    path = ["/lib"]
+    for folder in job._py_driver_sys_path:  # as a worker of Ray does
+        path.insert(0, folder)
+    assert path == ["/first", "/second", "/lib"]
+    assert not job.runtime_env  # with one, Ray starts Python twice for each worker
 
 
 @serve.deployment
