@@ -52,7 +52,7 @@ _PROXY = "proxy"
 NO_METHOD = "/"
 _TYPES = {API_KEYS: pb.Lua, JWT: pb.JwtAuthentication, RULES: pb.RbacFilter, LIMITS: pb.LocalRateLimit}
 _JWT_METADATA, _PAYLOAD = "envoy.filters.http.jwt_authn", "payload"
-# Tokens that each of Envoy's threads remembers as verified: a signature takes 80 µs, a lookup 12.
+# Tokens that each of Envoy's threads remembers as verified: a signature takes 80 µs, a lookup 5.
 _CACHED_TOKENS = 1000
 _MAX_TOKEN = 64 << 10
 # Identities whose calls are counted at a time; the one that was used least recently makes room.
@@ -219,12 +219,14 @@ def _provider(issuer: JwtIssuer, jwks: str) -> pb.JwtProvider:
 
 
 def _rules(access: Access) -> pb.RbacFilter:
+    # Rules for the same calls are one policy: their methods are compared once.
+    principals: dict[tuple[tuple[str, ...], tuple[str, ...]], list[pb.Principal]] = {}
+    for rule in access.rules or ():
+        found = principals.setdefault((rule.applications, rule.methods), [])
+        found += [principal for who in rule.identities for principal in _principals(who)]
     policies = {
-        f"rule-{index}": pb.Policy(
-            permissions=[_permission(rule.applications, rule.methods)],
-            principals=[principal for who in rule.identities for principal in _principals(who)],
-        )
-        for index, rule in enumerate(access.rules or ())
+        f"rule-{index}": pb.Policy(permissions=[_permission(*calls)], principals=found)
+        for index, (calls, found) in enumerate(principals.items())
     }
     opened = [_path(pb.StringMatcher(prefix=prefix)) for name in access.open for prefix in _OPEN[name]]
     opened += map(_path, _ALWAYS_OPEN)
@@ -304,19 +306,18 @@ def _principals(who: Who) -> Iterator[pb.Principal]:
 
 
 def _token(token: Token) -> pb.Principal:
-    # Each token has an issuer: one of an issuer that is not known was refused before.
-    issuer = (
-        pb.ValueMatcher(present_match=True)
-        if token.issuer is None
-        else pb.ValueMatcher(string_match=pb.StringMatcher(exact=token.issuer))
-    )
-    conditions = [_claim("iss", issuer)]
+    conditions = []
     for name, values in token.claims.items():
         one_of: list[pb.ValueMatcher] = []
         for value in values:
             text = pb.ValueMatcher(string_match=_pattern(value))
             one_of += [text, pb.ValueMatcher(list_match=pb.ListMatcher(one_of=text))]
         conditions.append(_claim(name, pb.ValueMatcher(or_match=pb.OrMatcher(value_matchers=one_of))))
+    # Only a verified token has claims, and each has an issuer: one of an issuer that is not known was refused before.
+    if token.issuer is not None:
+        conditions.append(_claim("iss", _text(pb.StringMatcher(exact=token.issuer))))
+    elif not conditions:
+        conditions.append(_claim("iss", pb.ValueMatcher(present_match=True)))
     return pb.Principal(and_ids=pb.Principal.Set(ids=conditions))
 
 

@@ -72,7 +72,9 @@ RULES = (
     Rule(Token(PARTNER.name, {"realm.roles": ["owner", "admin"]}), applications=("shop",)),
     Rule(Token(claims={"sub": "ann*"}), methods=(f"{SERVICE}/SayHello",)),
     Rule(Token(claims={"scope": "write"}), methods=(f"{SERVICE}/SayHelloToAll",)),
-    Rule([ApiKey("batch"), Certificate("spiffe://acme/*")], applications=("shop",), methods=(SERVICE,)),
+    # Two for the same calls.
+    Rule(ApiKey("batch"), applications=("shop",), methods=(SERVICE,)),
+    Rule(Certificate("spiffe://acme/*"), applications=("shop",), methods=(SERVICE,)),
     Rule([ApiKey("*"), Certificate("*.acme.org")], methods=(f"{SERVICE}/SayHelloInManyTongues",)),
     # `allow` of the last three decides.
     Rule("anyone", applications=("open", "limited", "full", "ruled", "ruled-sync", "passing")),

@@ -13,6 +13,7 @@ from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_T
 from sdk._xds.resources import ListenerConfig, Resources, build_resources, check_resources
 from sdk._xds.routes import _only
 from sdk._xds.snapshot import Application, Deployment, Endpoint, JsonRoute, Snapshot
+from sdk.access import Access, Rule
 from sdk.errors import IngressError, OptionsError
 
 if TYPE_CHECKING:
@@ -296,6 +297,23 @@ def test_envoy_does_nothing_for_the_metrics_of_a_call() -> None:
     assert router.name == "envoy.filters.http.router"
     assert not pb.Router.FromString(router.typed_config.value).dynamic_stats.value
     assert list(made.access_log) == []
+
+
+@pytest.mark.parametrize("access", [None, Access(rules=(Rule("anyone"),))], ids=["without", "with"])
+def test_without_access_no_filter_of_it_is_on(access: Access | None) -> None:
+    """The listener has them disabled, whatever the options. Only routes enable them: without ``access`` none does."""
+    made = build_resources(Snapshot(1, (ONE, TWO), access=access), CONFIG).by_type
+    listener = pb.Listener.FromString(made[LISTENER_TYPE]["grpc"].value)
+    filters = pb.HttpConnectionManager.FromString(listener.filter_chains[0].filters[0].typed_config.value).http_filters
+    assert {each.name: each.disabled for each in filters if each.HasField("config_discovery")} == dict.fromkeys(
+        ("api-keys", "jwt", "rules", "limits"), True
+    )
+    enabled = b"envoy.config.route.v3.FilterConfig"
+    routed = made[ROUTE_TYPE]["routes"].value
+    (host,) = pb.RouteConfiguration.FromString(routed).virtual_hosts
+    assert set(host.typed_per_filter_config) == ({"rules"} if access else set())
+    # What else is enabled, of which an application's name in the path is a part, is not of `access`.
+    assert routed.count(enabled) == len({"one", "two", "several values"}) + len(host.typed_per_filter_config)
 
 
 @pytest.mark.parametrize(
