@@ -1,99 +1,113 @@
-"""Costs of each part of the option ``access``, in CPU time of Envoy a call.
+"""Costs of each part of the option ``access``, in instructions of Envoy for a call.
 
-Run ``python -m tests.benchmarks.access_costs``. It starts a server for each row, loads all of them in turn several
-times, and prints the least CPU time of Envoy a call, and the difference to no option.
+Run ``python -m tests.benchmarks.access_costs``. They are counted as in ``envoy_instructions``, which says what it
+needs; it takes four minutes. To turn instructions into time, calls of the first row run without valgrind too, 32 at a
+time: the instructions of such a call are divided by the least CPU time of several runs, the kernel's included.
 """
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import hashlib
-import subprocess
-import sys
-import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import sdk.testing
-from sdk import GrpcOptions
+from sdk._xds.access_filters import KeyMaterial
+from sdk._xds.resources import build_resources
 from sdk.access import Access, ApiKey, JwtIssuer, Limit, Rule, Token
+from tests.benchmarks.envoy_instructions import METHOD, SERVICE, counted_envoy, load
+from tests.support.envoy_rig import rig
 from tests.support.tokens import Issuer
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "greeter"))
+if TYPE_CHECKING:
+    from sdk._xds.resources import Resources
+    from tests.support.envoy_rig import Rig
 
-CALLS, ROUNDS = 20_000, 8
-METHOD = "greeter.Greeter/SayHello"
+CALLS, ROUNDS, STREAMS = 20_000, 14, 32
 ISSUER = Issuer("https://id.example.org")
 KEY = "sdk_" + "k" * 43
-TOKEN = ("authorization", f"Bearer {ISSUER.token()}")
-_TICKS_PER_S = 100
+KEYS = KeyMaterial({ISSUER.name: ISSUER.jwks}, {hashlib.sha256(KEY.encode()).hexdigest(): "batch"})
+NOTHING, TOKEN = "nothing", "a token that was seen before"
+_BEARER, _API_KEY = ("authorization", f"Bearer {ISSUER.token()}"), ("x-api-key", KEY)
+_ISSUERS = (JwtIssuer(ISSUER.name, ISSUER.jwks),)
+# The last one of ten allows the call.
+_BY_METHOD = (*(Rule("anyone", methods=(f"{SERVICE}/M{i}",)) for i in range(9)), Rule("anyone", methods=(METHOD,)))
+_BY_CLAIMS = tuple(Rule(Token(claims={"sub": sub}), methods=(SERVICE,)) for sub in (*map(str, range(9)), "ann"))
+_A_SECOND = (Limit(1e6, methods=(METHOD,)), Limit(1e6, per_identity=True))
+_AT_ONCE = Limit(calls_at_once=1000)
 
 
-def rows(folder: Path) -> dict[str, tuple[Access | None, tuple[tuple[str, str], ...]]]:
-    """Return the options of each row, and the metadata of its calls."""
-    keys = folder / "keys"
-    keys.touch(mode=0o600)
-    keys.write_text(f"batch sha256:{hashlib.sha256(KEY.encode()).hexdigest()}\n")
-    issuers = (JwtIssuer(ISSUER.name, ISSUER.jwks),)
-    # The last one of ten allows the call.
-    others = tuple(Rule("anyone", applications=("other",), methods=(f"a.A/M{number}",)) for number in range(9))
-    limits = (Limit(1e6, methods=(METHOD,)), Limit(1e6, per_identity=True))
-    by_token = (*others, Rule(Token(claims={"sub": "ann"}), methods=("greeter.Greeter",)))
-    return {
-        "nothing": (None, ()),
-        "nothing, with the token": (None, (TOKEN,)),
-        "a token that was seen before": (Access(issuers=issuers), (TOKEN,)),
-        "an API key": (Access(api_keys=str(keys)), (("x-api-key", KEY),)),
-        "ten rules": (Access(rules=(*others, Rule("anyone", methods=(METHOD,)))), ()),
-        "two limits of calls a second": (Access(limits=limits), ()),
-        "a limit of calls at once": (Access(limits=(Limit(calls_at_once=1000),)), ()),
-        "a token, ten rules by its claims, and two limits": (
-            Access(issuers=issuers, rules=by_token, limits=limits),
-            (TOKEN,),
-        ),
-        "an API key and ten rules": (
-            Access(api_keys=str(keys), rules=(*others, Rule(ApiKey("batch")))),
-            (("x-api-key", KEY),),
-        ),
-    }
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Attributes:
+        access: The option.
+        metadata: Metadata of the calls.
+        beyond: Name of the row with which it is compared.
+    """
+
+    access: Access | None
+    metadata: tuple[tuple[str, str], ...] = ()
+    beyond: str = NOTHING
 
 
-def load(server: sdk.testing.Server, folder: Path, metadata: tuple[tuple[str, str], ...]) -> float:
-    """Make calls, and return Envoy's CPU time in microseconds a call."""
-    body = folder / "body"
-    body.write_bytes(bytes(5))
-    fields = (("content-type", "application/grpc"), ("te", "trailers"), *metadata)
-    headers = [f"-H{name}: {value}" for name, value in fields]
-    before = _cpu_s(server.envoy_pid)
-    command = ["h2load", f"-n{CALLS}", "-c4", "-m8", "-t1", f"-d{body}", *headers, f"http://{server.target}/{METHOD}"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert f"{CALLS} succeeded, 0 failed" in done.stdout, done.stdout
-    return (_cpu_s(server.envoy_pid) - before) / CALLS * 1e6
+ROWS = {
+    NOTHING: Row(None),
+    "a token that nobody checks": Row(None, (_BEARER,)),
+    TOKEN: Row(Access(issuers=_ISSUERS), (_BEARER,)),
+    "an API key": Row(Access(api_keys="/keys"), (_API_KEY,)),
+    "ten rules by method": Row(Access(rules=_BY_METHOD)),
+    "ten rules by the token's claims": Row(Access(issuers=_ISSUERS, rules=_BY_CLAIMS), (_BEARER,), TOKEN),
+    "two limits of calls a second": Row(Access(limits=_A_SECOND)),
+    "the same, one by the token": Row(Access(issuers=_ISSUERS, limits=_A_SECOND), (_BEARER,), TOKEN),
+    "a limit of calls at once": Row(Access(limits=(_AT_ONCE,))),
+    "ten rules by the token's claims, and all three limits": Row(
+        Access(issuers=_ISSUERS, rules=_BY_CLAIMS, limits=(*_A_SECOND, _AT_ONCE)), (_BEARER,), TOKEN
+    ),
+    "an API key and ten rules": Row(
+        Access(api_keys="/keys", rules=(*_BY_METHOD[:9], Rule(ApiKey("batch")))), (_API_KEY,)
+    ),
+}
 
 
-def _cpu_s(pid: int) -> float:
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / _TICKS_PER_S
+def configuration(envoy: Rig, access: Access | None) -> Resources:
+    """Return Envoy's configuration with such an option."""
+    snapshot = envoy.snapshot({"one": {"Greeter": ([SERVICE], ["a"])}})
+    return build_resources(replace(snapshot, access=access), envoy.config, KEYS)
 
 
-def main() -> None:
-    """Print the table."""
-    from tests.security.greeting import SAY_HELLO, Plain
-
-    assert f"/{METHOD}" == SAY_HELLO
-    with tempfile.TemporaryDirectory(prefix="sdk-t-") as path, contextlib.ExitStack() as stack:
-        folder = Path(path)
-        servers = {
-            name: (stack.enter_context(sdk.testing.serve(Plain.bind(), options=GrpcOptions(access=access))), metadata)
-            for name, (access, metadata) in rows(folder).items()
-        }
-        costs: dict[str, list[float]] = {name: [] for name in servers}
+async def cpu_us() -> float:
+    """Return Envoy's CPU time for a call without ``access``, in µs: the least of several runs."""
+    async with rig("a") as envoy:
+        await envoy.upstreams["a"].only_on_a_unix_socket()
+        await envoy.ads.publish(configuration(envoy, None))
+        spent = []
         for _ in range(ROUNDS):
-            for name, (server, metadata) in servers.items():
-                costs[name].append(load(server, folder, metadata))
-        least = min(costs["nothing"])
-        for name, found in costs.items():
-            print(f"| {name} | {min(found):.1f} | {min(found) - least:+.1f} |", flush=True)
+            before = _cpu_us(envoy.process.pid)
+            await load(envoy, CALLS, streams=STREAMS)
+            spent.append((_cpu_us(envoy.process.pid) - before) / CALLS)
+        return min(spent)
+
+
+def _cpu_us(pid: int) -> float:
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(thread.read_text().split()[0]) for thread in threads) / 1000
+
+
+async def main() -> None:
+    """Print the table."""
+    found: dict[str, float] = {}
+    async with counted_envoy() as counted:
+        plain = await counted.per_call(configuration(counted.envoy, None), streams=STREAMS)
+        spent = await cpu_us()
+        print(f"{plain:,.0f} instructions and {spent:.1f} µs for a call, {plain / spent:,.0f} in a µs")
+        for name, row in ROWS.items():
+            found[name] = await counted.per_call(configuration(counted.envoy, row.access), row.metadata)
+            more = found[name] - found[row.beyond]
+            print(f"| {name} | {found[name]:,.0f} | {more:+,.0f} | {more * spent / plain:+.1f} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

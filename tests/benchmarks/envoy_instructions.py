@@ -1,17 +1,17 @@
 """Instructions of Envoy for a gRPC call, with the other protocols and without them.
 
-Run ``python -m tests.benchmarks.envoy_instructions``. For each row, an Envoy with one worker runs under valgrind's
-callgrind twice, once with more calls: a call costs what more calls count more. callgrind counts the instructions of
-each thread, so that other work on the machine changes nothing. It takes five minutes, and needs Debian's ``valgrind``
-and ``nghttp2-client``.
+Run ``python -m tests.benchmarks.envoy_instructions``. An Envoy with one worker runs under valgrind's callgrind, and
+gets the configuration of each row; a call costs what more calls count more. callgrind counts the instructions of each
+thread, so that other work on the machine changes nothing. It takes two minutes, and needs Debian's ``valgrind`` and
+``nghttp2-client``. What the option ``access`` costs is counted in the same way by ``access_costs``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import signal
 import subprocess
 import tempfile
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +25,14 @@ from sdk._xds.snapshot import Application, JsonRoute
 from tests.support.envoy_rig import rig
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
     from sdk._xds.snapshot import Snapshot
     from tests.support.envoy_rig import Rig
 
 FEW, MANY = 200, 1200
 SERVICE = "demo.Greeter"
+METHOD = f"{SERVICE}/SayHello"
 ROWS = (
     "gRPC only",
     "all protocols, the default",
@@ -88,28 +91,72 @@ def _is_of_other_protocols(mapper: pb.ResponseMapper) -> bool:
     return body.HasField("json_format") or body.content_type == "application/grpc-web+proto"
 
 
-async def count(row: str, calls: int, folder: Path) -> int:
-    """Return the instructions of the worker of an Envoy that serves these calls, from its start to its end.
+class CountedEnvoy:
+    """An Envoy with one worker under callgrind, which counts the instructions of each thread.
 
     Args:
-        row: Name of the configuration.
-        calls: Number of calls, on one connection, one after another.
-        folder: An empty folder for the output of callgrind.
+        envoy: Envoy with its control plane and its replica.
+        folder: The folder for the output of callgrind.
     """
-    callgrind = ("valgrind", "--tool=callgrind", "--separate-threads=yes", f"--callgrind-out-file={folder}/counts")
-    body = folder / "body"
+
+    def __init__(self, envoy: Rig, folder: Path) -> None:
+        self.envoy = envoy
+        self._folder = folder
+        self._dumps = 0
+
+    async def per_call(self, resources: Resources, metadata: Sequence[tuple[str, str]] = (), streams: int = 1) -> float:
+        """Return the worker's instructions for a call: what more calls on a connection count more.
+
+        Args:
+            resources: Envoy's configuration.
+            metadata: Metadata of the calls.
+            streams: Number of calls at a time.
+        """
+        await self.envoy.ads.publish(resources)
+        await self._control("--instr=on")
+        await load(self.envoy, FEW, metadata, streams)  # after it everything is compiled, and each cache full
+        few, many = [await self._count(calls, metadata, streams) for calls in (FEW, MANY)]
+        return (many - few) / (MANY - FEW)
+
+    async def _count(self, calls: int, metadata: Sequence[tuple[str, str]], streams: int) -> int:
+        await self._control("--zero")
+        await load(self.envoy, calls, metadata, streams)
+        await self._control("--dump")
+        self._dumps += 1
+        # The worker works most behind the main thread, which is the first, and configures Envoy.
+        first = f"counts.{self._dumps}-01"
+        return max(_total(each) for each in self._folder.glob(f"counts.{self._dumps}-*") if each.name != first)
+
+    async def _control(self, command: str) -> None:
+        await _run("callgrind_control", command, str(self.envoy.process.pid))
+
+
+@asynccontextmanager
+async def counted_envoy() -> AsyncIterator[CountedEnvoy]:
+    """Start Envoy under callgrind, which counts from the first call on."""
+    with tempfile.TemporaryDirectory(prefix="sdk-t-") as folder:
+        callgrind = ("valgrind", "--tool=callgrind", "--separate-threads=yes", "--instr-atstart=no")
+        async with rig("a", under=(*callgrind, f"--callgrind-out-file={folder}/counts")) as envoy:
+            await envoy.upstreams["a"].only_on_a_unix_socket()
+            yield CountedEnvoy(envoy, Path(folder))
+
+
+async def load(envoy: Rig, calls: int, metadata: Sequence[tuple[str, str]] = (), streams: int = 1) -> None:
+    """Make calls on one connection.
+
+    Args:
+        envoy: The Envoy.
+        calls: Number of calls.
+        metadata: Their metadata.
+        streams: Number of calls at a time.
+    """
+    body = envoy.folder / "body"
     body.write_bytes(bytes(5))
-    async with rig("a", under=callgrind) as it:
-        await it.upstreams["a"].only_on_a_unix_socket()
-        await it.ads.publish(configurations(it)[row])
-        headers = ("-Hcontent-type: application/grpc", "-Hte: trailers")
-        command = ["h2load", f"-n{calls}", "-c1", "-m1", "-t1", f"-d{body}", *headers]
-        output = await _run(*command, f"http://127.0.0.1:{it.port}/{SERVICE}/SayHello")
-        assert f"{calls} succeeded, 0 failed" in output, output
-        it.process.send_signal(signal.SIGTERM)
-        await asyncio.to_thread(it.process.wait)
-    # The worker works most behind the main thread, which is the first, and starts and configures Envoy.
-    return max(_total(each) for each in folder.glob("counts-*") if each.name != "counts-01")
+    fields = (("content-type", "application/grpc"), ("te", "trailers"), *metadata)
+    headers = [f"-H{name}: {value}" for name, value in fields]
+    command = ["h2load", f"-n{calls}", "-c1", f"-m{streams}", "-t1", f"-d{body}", *headers]
+    output = await _run(*command, f"http://127.0.0.1:{envoy.port}/{METHOD}")
+    assert f"{calls} succeeded, 0 failed" in output, output
 
 
 def _total(dump: Path) -> int:
@@ -128,14 +175,11 @@ async def _run(*command: str) -> str:
 async def main() -> None:
     """Print the table."""
     first = 0.0
-    for row in ROWS:
-        counts = []
-        for calls in (FEW, MANY):
-            with tempfile.TemporaryDirectory(prefix="sdk-t-") as folder:
-                counts.append(await count(row, calls, Path(folder)))
-        per_call = (counts[1] - counts[0]) / (MANY - FEW)
-        first = first or per_call
-        print(f"| {row} | {per_call:,.0f} | {per_call / first - 1:+.2%} |", flush=True)
+    async with counted_envoy() as counted:
+        for row, resources in configurations(counted.envoy).items():
+            per_call = await counted.per_call(resources)
+            first = first or per_call
+            print(f"| {row} | {per_call:,.0f} | {per_call / first - 1:+.2%} |", flush=True)
 
 
 if __name__ == "__main__":
