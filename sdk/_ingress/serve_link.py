@@ -43,8 +43,13 @@ class ServeLink:
     def find_controller(self) -> Any | None:
         """Return a handle to Ray Serve's controller, or None when Ray Serve does not run; a restarting one runs."""
         try:
-            with _import_prevented(self.module):
-                return ray.get_actor(self.controller_name, namespace=self.namespace)
+            with _importing:
+                if "ray.serve" in sys.modules:
+                    return ray.get_actor(self.controller_name, namespace=self.namespace)
+                with _import_prevented(self.module):
+                    controller: Any = ray.get_actor(self.controller_name, namespace=self.namespace)
+                    _forget_class(controller)
+                    return controller
         except ValueError:
             return None
 
@@ -97,21 +102,26 @@ class ServeLink:
 
 @contextlib.contextmanager
 def _import_prevented(module: str) -> Iterator[None]:
-    """Let the import of a module fail, unless it is loaded.
+    """Let the import of a module fail.
 
     Ray imports the class of an actor to find out which methods its handle has. If that fails, it makes a class with the
     names of these methods, which it has stored with the actor. None among the loaded modules prevents an import:
     https://docs.python.org/3/reference/import.html#the-module-cache
     """
-    with _importing:
-        if module in sys.modules:
-            yield
-            return
-        sys.modules[module] = None  # type: ignore[assignment]  # the way to prevent an import
-        try:
-            yield
-        finally:
-            del sys.modules[module]
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+def _forget_class(actor: Any) -> None:
+    """Let Ray load the class of an actor again for its next handle: the methods of a made one take no arguments."""
+    descriptor = actor._ray_actor_creation_function_descriptor
+    worker: Any = ray._private.worker.global_worker
+    worker.function_actor_manager._loaded_actor_classes.pop(descriptor.function_id, None)
+    methods: Any = ray.actor._ActorClassMethodMetadata
+    methods._cache.pop(descriptor, None)
 
 
 def _module(name: str) -> Any:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -90,27 +88,6 @@ def test_each_field_and_state_is_that_of_ray_serve() -> None:
         assert {value.name: value.number for value in enum.values}.items() <= numbers.items()
 
 
-def test_ray_does_not_import_the_class_of_ray_serves_controller(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "class_of_a_controller.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    link = ServeLink("controller", "serve", "class_of_a_controller")
-
-    def get_actor(name: str, namespace: str) -> str:
-        try:
-            importlib.import_module(link.module)
-        except ModuleNotFoundError:
-            return "not imported"
-        return "imported"
-
-    monkeypatch.setattr(ray, "get_actor", get_actor)
-    assert link.find_controller() == "not imported"
-    assert get_actor("controller", "serve") == "imported"  # others still can
-    assert link.find_controller() == "imported"  # it is loaded, and stays so
-    assert sys.modules.pop(link.module) is not None
-
-
 def test_the_controller_creates_proxies_and_answers_them_without_importing_them_or_ray_serve() -> None:
     program = """
 import sys
@@ -121,7 +98,10 @@ from sdk._ingress import proxy_fleet
 from sdk._ingress.controller import create_controller
 from sdk._ingress.serve_link import ServeLink
 
-controller = SimpleNamespace(list_serve_statuses=SimpleNamespace(remote=list))
+descriptor = mock.Mock()
+controller = SimpleNamespace(
+    list_serve_statuses=SimpleNamespace(remote=list), _ray_actor_creation_function_descriptor=descriptor
+)
 ray.get_actor, ray.get = lambda name, namespace: controller, lambda reference, timeout: reference
 link = ServeLink("controller", "serve", "a_module")
 assert (link.is_running(), link.list_deployments(), link.list_failed()) == (True, {}, frozenset())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import Any
 
 import grpc
 import pytest
+import ray
 from ray import serve
 from ray.serve.config import RequestRouterConfig
 from ray.serve.generated.serve_pb2 import HealthzRequest, ListApplicationsRequest
@@ -46,6 +49,25 @@ def test_a_wrong_application_is_not_found(channel: grpc.Channel) -> None:
     assert error.details() == (
         "Application 'x' not found. Ping /ray.serve.RayServeAPIService/ListApplications for available applications."
     )
+
+
+def test_a_process_asks_ray_serves_controller_before_and_after_it_imports_ray_serve() -> None:
+    program = f"""
+import sys
+import ray
+from sdk._ingress.serve_link import ServeLink
+
+ray.init(address="{ray.get_runtime_context().gcs_address}", log_to_driver=False)
+link = ServeLink("SERVE_CONTROLLER_ACTOR", "serve", "ray.serve._private.controller")
+assert link.is_running() and "app1" in link.list_deployments()
+assert "ray.serve" not in sys.modules
+
+from sdk._serve.internals import find_serve_controller
+
+assert ray.get(find_serve_controller().get_serve_status.remote("app1"))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_metadata(channel: grpc.Channel) -> None:
