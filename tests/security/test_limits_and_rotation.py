@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import grpc
@@ -21,8 +23,10 @@ import sdk.testing
 from sdk import GrpcOptions
 from sdk.access import Access, JwtIssuer, Limit, Rule, Token, access_from
 from sdk.options import GrpcOptions as Options
-from tests.security.greeting import MANY, SAY_HELLO, SERVICE, Mirror
+from tests.security.greeting import EACH, MANY, SAY_HELLO, SERVICE, Mirror
+from tests.support.certificates import Authority, Pair
 from tests.support.loops import PATIENCE_S
+from tests.support.raw_http2 import connect
 from tests.support.tokens import Issuer
 
 ISSUER = Issuer("https://id.example.org")
@@ -81,6 +85,85 @@ def test_limits_by_identity_and_by_application() -> None:
         assert say_hello(server, one, bob)[0] == "OK"
         assert [say_hello(server, one)[0] for _ in range(4)] == ["OK"] * 4, "calls without an identity have no limit"
         assert [say_hello(server, small)[0] for _ in range(2)] == ["OK", "RESOURCE_EXHAUSTED"]
+
+
+@contextlib.contextmanager
+def open_stream(server: sdk.testing.Server, *metadata: tuple[str, str]) -> Iterator[None]:
+    """Hold a call to a handler that has begun, on a separate connection."""
+    is_over = Event()
+
+    def requests() -> Iterator[HelloRequest]:
+        yield HelloRequest()
+        is_over.wait(PATIENCE_S)
+
+    with server.channel(options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        method = channel.stream_stream(EACH, HelloRequest.SerializeToString, HelloReply.FromString)
+        call = method(requests(), metadata=metadata, timeout=PATIENCE_S)
+        next(call)
+        yield
+        is_over.set()
+        assert list(call) == [], "the call ends as usual"
+
+
+def test_limits_of_calls_at_once_by_application_method_and_identity() -> None:
+    access = Access(
+        issuers=(JwtIssuer(ISSUER.name, ISSUER.jwks),),
+        limits=(
+            Limit(calls_at_once=1, applications=("one",)),
+            Limit(calls_at_once=1, applications=("two",), methods=(EACH[1:],)),
+            Limit(calls_at_once=1, applications=("three",), per_identity=True),
+        ),
+    )
+    ann, bob = (bearer(ISSUER.token(sub=sub)) for sub in ("ann", "bob"))
+    applications = {name: Mirror.bind() for name in ("one", "two", "three")}
+    with sdk.testing.serve(applications, options=GrpcOptions(access=access)) as server:
+
+        def answers(application: str, *calls: tuple[str, tuple[tuple[str, str], ...]]) -> list[str]:
+            return [say_hello(server, ("application", application), *who, path=path)[0] for path, who in calls]
+
+        with open_stream(server, ("application", "one")):
+            assert answers("one", (SAY_HELLO, ()), (SAY_HELLO, (ann,)), (MANY, ())) == ["RESOURCE_EXHAUSTED"] * 3
+            assert answers("two", (SAY_HELLO, ())) == ["OK"], "another application"
+        assert answers("one", (SAY_HELLO, ())) == ["OK"]
+        with open_stream(server, ("application", "two")):
+            assert answers("two", (SAY_HELLO, ()), (EACH, ())) == ["OK", "RESOURCE_EXHAUSTED"]
+        with open_stream(server, ("application", "three"), ann):
+            calls = ((SAY_HELLO, (ann,)), (SAY_HELLO, (bob,)), (SAY_HELLO, ()))
+            assert answers("three", *calls) == ["RESOURCE_EXHAUSTED", "OK", "OK"]
+
+
+async def test_a_connection_has_no_more_streams_than_are_allowed() -> None:
+    with sdk.testing.serve(Mirror.bind(), options=GrpcOptions(max_concurrent_streams=2)) as server:
+        port = int(server.target.rpartition(":")[2])
+        channel = server.channel(options=[("grpc.use_local_subchannel_pool", 1)])
+        kept = channel.stream_stream(EACH, HelloRequest.SerializeToString, HelloReply.FromString)
+        is_over = Event()
+
+        def requests() -> Iterator[HelloRequest]:
+            yield HelloRequest()
+            is_over.wait(PATIENCE_S)
+
+        def fill() -> list[Any]:
+            calls = [kept(requests(), timeout=PATIENCE_S) for _ in range(2)]
+            assert all(map(next, calls))
+            return calls
+
+        calls = await asyncio.to_thread(fill)
+        hello = channel.unary_unary(SAY_HELLO, HelloRequest.SerializeToString, HelloReply.FromString)
+        waiting = hello.future(HelloRequest(), timeout=PATIENCE_S)
+        async with connect(port) as greedy:  # does not keep to the limit, as gRPC does
+            streams = [greedy.open(EACH) for _ in range(2)]
+            third = greedy.start(SAY_HELLO)
+            await greedy.wait_ended(third)
+            assert third not in greedy.answered
+            assert not set(streams) & greedy.answered, "they have sent nothing"
+        async with connect(port) as another:
+            await another.wait_answered(another.start(SAY_HELLO))
+        assert not waiting.done(), "gRPC waits until a stream ends"
+        calls[0].cancel()
+        assert await asyncio.to_thread(waiting.result)
+        is_over.set()
+        calls[1].cancel()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -143,6 +226,54 @@ def test_keys_rotate_without_a_failed_call_and_old_ones_are_refused(tmp_path: Pa
         assert next(stream), "the stream that began with the old token goes on"
         is_over = True
         stream.cancel()
+
+
+def test_certificates_of_the_server_and_of_clients_rotate_without_a_failed_call(tmp_path: Path) -> None:
+    servers, next_servers, old, new = (Authority(name) for name in ("servers", "next servers", "old", "new"))
+    certificate, key = servers.sign("server", dns=("localhost",)).write(tmp_path, "server")
+    write(tmp_path / "ca.crt", old.certificate.decode())
+    old_client, new_client = (authority.sign("client", dns=("client",)) for authority in (old, new))
+    options = GrpcOptions(
+        tls_certificate=certificate, tls_private_key=key, tls_client_ca=str(tmp_path / "ca.crt"), access=Access()
+    )
+    both = servers.certificate + next_servers.certificate
+    with sdk.testing.serve(Mirror.bind(), options=options) as server:
+
+        def connect_as(client: Pair, trusted: bytes = both) -> grpc.Channel:
+            credentials = grpc.ssl_channel_credentials(trusted, client.key, client.certificate)
+            return server.channel(credentials=credentials, options=[("grpc.use_local_subchannel_pool", 1)])
+
+        def code(channel: grpc.Channel) -> str:
+            call = channel.unary_unary(SAY_HELLO, HelloRequest.SerializeToString, HelloReply.FromString)
+            future = call.future(HelloRequest(), timeout=PATIENCE_S)
+            return str(future.code().name)
+
+        def on_a_new_connection(client: Pair, trusted: bytes = both) -> str:
+            with connect_as(client, trusted) as channel:
+                return code(channel)
+
+        with connect_as(old_client) as kept:
+
+            def until_ok(client: Pair, trusted: bytes = both) -> None:
+                """Connect until this is accepted. What was accepted before is accepted all the time."""
+                answers = set[str]()
+
+                def is_accepted() -> bool:
+                    answers.update((code(kept), on_a_new_connection(old_client)))
+                    return on_a_new_connection(client, trusted) == "OK"
+
+                until(is_accepted)
+                assert answers == {"OK"}
+
+            assert code(kept) == "OK"
+            assert on_a_new_connection(new_client) == "UNAVAILABLE"
+            write(tmp_path / "ca.crt", (old.certificate + new.certificate).decode())
+            until_ok(new_client)
+            next_servers.sign("server", dns=("localhost",)).write(tmp_path, "server")
+            until_ok(new_client, next_servers.certificate)
+            write(tmp_path / "ca.crt", new.certificate.decode())
+            until(lambda: on_a_new_connection(old_client) == "UNAVAILABLE")
+            assert on_a_new_connection(new_client) == code(kept) == "OK", "open connections stay"
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
