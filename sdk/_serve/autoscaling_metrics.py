@@ -59,9 +59,7 @@ def uses_default_policy(config: AutoscalingConfig | None) -> bool:
 
 
 async def report_calls(count: Callable[[], int]) -> None:
-    """Report the calls of this replica at intervals, while Ray Serve's default policy scales its deployment.
-
-    Returns only when it is cancelled.
+    """Report the calls of this replica at intervals, until its deployment no longer has Ray Serve's default policy.
 
     Args:
         count: Returns the number of running and queued calls.
@@ -73,7 +71,7 @@ async def report_calls(count: Callable[[], int]) -> None:
         await asyncio.sleep(_SAMPLE_INTERVAL_S)
         config = deployment_config().autoscaling_config
         if not uses_default_policy(config):
-            continue
+            return
         now = time.time()
         samples.add(now, count(), config.look_back_period_s)
         if now - reported < config.metrics_interval_s:

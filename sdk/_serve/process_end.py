@@ -25,8 +25,8 @@ logger = logging.getLogger("ray.serve")
 _LOOK_S = 0.01
 _ANSWER_S = 1.0
 # Seconds between two checks of the loop, and the number of checks that it misses before it is reported as blocked.
-_CHECK_S = 1.0
-_MISSED_CHECKS = 3
+_CHECK_S = 1.5
+_MISSED_CHECKS = 2
 
 
 def end_process(reason: str) -> None:
@@ -70,23 +70,23 @@ class LoopWatch:
     def __init__(self, loop: asyncio.AbstractEventLoop, end: Callable[[str], object] = end_process) -> None:
         self._loop = loop
         self._end = end
-        self._loop_thread = threading.get_ident()
+        self._loop_thread = threading.current_thread()
         self._answered = True
         self._missed = 0
-        self._stopped = threading.Event()
+        self._is_stopped = False
 
     def start(self) -> None:
-        """Check at intervals, in a thread, until :meth:`stop`."""
+        """Check at intervals and when the thread of the loop ends, in another thread, until :meth:`stop`."""
         threading.Thread(target=self._run, name="grpc-loop-watch", daemon=True).start()
 
     def stop(self) -> None:
         """Stop watching: the replica ends anyway."""
-        self._stopped.set()
+        self._is_stopped = True
 
     def check(self) -> None:
         """Check once: the loop must have answered the last check."""
         if not self._loop.is_running():
-            self._stopped.set()
+            self._is_stopped = True
             self._end("the event loop of the handlers has ended, by SystemExit or KeyboardInterrupt in a task")
         elif self._answered:
             if self._missed >= _MISSED_CHECKS:
@@ -99,14 +99,16 @@ class LoopWatch:
                 self._log_blocked()
 
     def _run(self) -> None:
-        while not self._stopped.wait(_CHECK_S):
-            self.check()
+        while not self._is_stopped:
+            self._loop_thread.join(_CHECK_S)
+            if not self._is_stopped:
+                self.check()
 
     def _answer(self) -> None:
         self._answered = True
 
     def _log_blocked(self) -> None:
-        frame = sys._current_frames().get(self._loop_thread)
+        frame = sys._current_frames().get(self._loop_thread.ident or 0)
         logger.warning(
             "the event loop is blocked for %.0f s: this replica answers nobody, and its ingress sends new calls to "
             "other replicas. Make the handler a plain `def`, which runs in a thread, or call asyncio.to_thread. It is "

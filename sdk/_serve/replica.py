@@ -26,7 +26,7 @@ from sdk._ingress.env_options import from_environment
 from sdk._ingress.node_leases import NodeHeartbeat
 from sdk._ingress.registry import Lease, Replica
 from sdk._serve.autoscaling import ONGOING_CALLS, max_waiting, scales_to_zero
-from sdk._serve.autoscaling_metrics import report_calls
+from sdk._serve.autoscaling_metrics import report_calls, uses_default_policy
 from sdk._serve.call_metrics import CallMetrics
 from sdk._serve.checked_methods import checked_methods
 from sdk._serve.deployed_classes import SERVED_SERVICES
@@ -150,7 +150,7 @@ class ReplicaHost:
         self._loop_watch.start()
         if self._streams:
             self._server.host.crash_trailers = await asyncio.to_thread(CrashTrailers.start, loop)
-        node_id, host = await asyncio.to_thread(_node)
+        node_id, host = _node()
         port = await self._server.listen("127.0.0.1")
         socket = await self._server.listen_locally()
         self._replica = Replica(
@@ -166,7 +166,7 @@ class ReplicaHost:
             http_routes=self._http_routes,
         )
         self._node_heartbeat = NodeHeartbeat(node_id, self._replica_id)
-        self._reports = loop.create_task(report_calls(lambda: self.ongoing_calls))
+        self._follow_policy()
         self._exports = loop.create_task(self._metrics.export_forever())
 
     async def ensure_registered(self) -> None:
@@ -271,6 +271,13 @@ class ReplicaHost:
             await self._server.listen(self._replica.endpoint.host, self._replica.endpoint.port)
             self._is_public = True
 
+    def _follow_policy(self) -> None:
+        """Report calls from now on if the deployment has Ray Serve's default policy, which may change at run time."""
+        if self._reports is None or self._reports.done():
+            self._reports = None
+            if uses_default_policy(deployment_config().autoscaling_config):
+                self._reports = asyncio.get_running_loop().create_task(report_calls(lambda: self.ongoing_calls))
+
     def _refresh_registration(self) -> bool:
         """Update the registration from Ray Serve's current configuration; return True if it changed."""
         assert self._replica is not None
@@ -311,6 +318,7 @@ class ReplicaHost:
             await asyncio.sleep(HEARTBEAT_S)
             self._logs.follow_configuration(self._server)
             self._telemetry.follow_provider()
+            self._follow_policy()
             try:
                 lease = await self._renew_lease()
                 if lease is None or self._refresh_registration():
@@ -349,9 +357,9 @@ def wire_settings(deployment: Any, options: GrpcOptions, application: str) -> Wi
 
 def _node() -> tuple[str, str]:
     """Return this node's id, and its address for other nodes."""
-    node_id = ray.get_runtime_context().get_node_id()
-    nodes = ray.nodes()  # type: ignore[no-untyped-call]
-    return node_id, next(str(node["NodeManagerAddress"]) for node in nodes if node["NodeID"] == node_id)
+    # Not `ray.nodes()`: that starts threads with a connection to the GCS, which wake up five times a second for ever.
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return ray.get_runtime_context().get_node_id(), address
 
 
 class _Unannounced:

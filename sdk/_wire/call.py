@@ -511,6 +511,7 @@ class Call:
             if self._queued_bytes > HIGH_WATER and not self.paused:
                 self.paused = True
                 self.transport.pause_reading()
+                self.host.on_unread()
         if new or self._reader.error is not None:
             self._wake_reader()
 

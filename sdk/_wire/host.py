@@ -143,6 +143,7 @@ class Host:
         answer_unknown: Ends a call whose path is that of no method, at once or later; by default UNIMPLEMENTED.
         answer_get: Returns the response to a GET of a path; None for 405.
         application: The application's name, for messages.
+        on_unread: Called when the connection of a call is no longer read, because its handler is slow.
 
     Attributes:
         on_end: Called with each call that has ended, its status code and its seconds; None if nobody asks.
@@ -176,6 +177,7 @@ class Host:
         answer_unknown: Callable[[UnknownCall], None] | None = None,
         answer_get: Callable[[bytes], bytes | None] = answer_health_check,
         application: str = "",
+        on_unread: Callable[[], None],
     ) -> None:
         self.settings = settings
         self.on_start = on_start
@@ -185,6 +187,7 @@ class Host:
         self.answer_unknown = answer_unknown or self._answer_unimplemented
         self.answer_get = answer_get
         self.application = application
+        self.on_unread = on_unread
         self.on_end: Callable[[Any, int, float], None] | None = None
         self.make_call: Callable[..., Any] | None = None
         self._spans: CallMaker | None = None

@@ -1,7 +1,8 @@
 """Limits of open connections: how many, and how long each may stay without progress.
 
 No timer is armed for a call. Once a second all connections are compared with their state of the second before, so that
-a call without trouble pays nothing.
+a call without trouble pays nothing. While all are between calls, once in five seconds is enough: most replicas of a
+node may be idle, and each wake-up costs as much as a short call.
 
 Envoy's own connections are never cut short: it keeps idle ones for an hour. Calls have no idle timeout; only deadlines
 end them.
@@ -22,6 +23,8 @@ from typing import Any, Protocol
 logger = logging.getLogger("sdk.wire")
 
 REAP_INTERVAL_S = 1.0
+# The same while all connections are between calls.
+CALM_INTERVAL_S = 5.0
 # Envoy closes connections that are idle for an hour. If we were first, a call could be on its way.
 # https://www.envoyproxy.io/docs/envoy/latest/faq/configuration/timeouts
 IDLE_TIMEOUT_S = 65 * 60.0
@@ -104,7 +107,8 @@ class IdleReaper:
         self.connections: set[ReapableConnection] = set()
         self._seen: dict[ReapableConnection, tuple[tuple[Phase, int, int], float]] = {}
         self._rejected = 0
-        self._is_running = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_calm = False
         self._closed: asyncio.Event | None = None
 
     def admit(self, connection: ReapableConnection, loop: asyncio.AbstractEventLoop) -> bool:
@@ -113,10 +117,17 @@ class IdleReaper:
             self._rejected += 1
             return False
         self.connections.add(connection)
-        if not self._is_running:
-            self._is_running = True
-            loop.call_later(REAP_INTERVAL_S, self._run, loop)
+        self.look_soon(loop)
         return True
+
+    def look_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Compare the connections within a second: one is new, or is no longer read."""
+        if self._timer is not None:
+            if not self._is_calm:
+                return
+            self._timer.cancel()
+        self._is_calm = False
+        self._timer = loop.call_later(REAP_INTERVAL_S, self._run, loop)
 
     def discard(self, connection: ReapableConnection) -> None:
         """Stop watching a connection: it is closed."""
@@ -141,10 +152,15 @@ class IdleReaper:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closed.wait(), left)
 
+    @property
+    def _is_crowded(self) -> bool:
+        return len(self.connections) >= self.limit * CROWDED_SHARE
+
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._is_running = bool(self.connections)
-        if self._is_running:
-            loop.call_later(REAP_INTERVAL_S, self._run, loop)
+        self._timer = None
+        if self.connections:
+            self._is_calm = not self._is_crowded and all(each.phase is Phase.IDLE for each in self.connections)
+            self._timer = loop.call_later(CALM_INTERVAL_S if self._is_calm else REAP_INTERVAL_S, self._run, loop)
         self.reap(loop.time())
 
     def reap(self, now: float) -> None:
@@ -160,7 +176,7 @@ class IdleReaper:
                 len(self.connections),
             )
             self._rejected = 0
-        idle_s = IDLE_TIMEOUT_S if len(self.connections) < self.limit * CROWDED_SHARE else STALL_TIMEOUT_S
+        idle_s = STALL_TIMEOUT_S if self._is_crowded else IDLE_TIMEOUT_S
         seen, self._seen = self._seen, {}
         unread = {}
         for connection in list(self.connections):

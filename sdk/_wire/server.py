@@ -96,6 +96,7 @@ class WireServer:
             answer_unknown=answer_unknown,
             answer_get=answer_get,
             application=application,
+            on_unread=lambda: self.reaper.look_soon(self.host.loop),
         )
         self._open_calls: OpenCalls | None = None
         self._limit_calls()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -73,7 +75,7 @@ def test_a_blocked_loop_is_logged_once_with_its_place_and_again_when_it_runs(
 ) -> None:
     reasons: list[str] = []
     watch = LoopWatch(loop, reasons.append)  # type: ignore[arg-type]  # the part of a loop that it uses
-    for _ in range(3):
+    for _ in range(2):
         watch.check()
     assert not serve_log.records
     for _ in range(10):
@@ -85,7 +87,7 @@ def test_a_blocked_loop_is_logged_once_with_its_place_and_again_when_it_runs(
     assert "test_a_blocked_loop_is_logged_once" in record.message  # this thread's stack: it made the watch
     loop.run()
     watch.check()
-    assert serve_log.records[-1].message == "the event loop runs again, after 12 s"
+    assert serve_log.records[-1].message == "the event loop runs again, after 16 s"
     assert reasons == []
 
 
@@ -145,3 +147,32 @@ def test_a_process_whose_loop_has_ended_ends(what: str) -> None:
     )
     assert done.returncode == 1
     assert "the event loop of the handlers has ended" in done.stderr
+
+
+def test_the_end_of_the_loop_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdk._serve.process_end._CHECK_S", 3600.0)
+    reasons: queue.Queue[str] = queue.Queue()
+
+    async def main() -> None:
+        LoopWatch(asyncio.get_running_loop(), reasons.put).start()
+
+    threading.Thread(target=asyncio.run, args=[main()]).start()
+    assert reasons.get(timeout=PATIENCE_S).startswith("the event loop of the handlers has ended")
+
+
+def test_a_loop_that_ends_after_the_watch_was_stopped_ends_nothing() -> None:
+    reasons: list[str] = []
+    watches: list[threading.Thread] = []
+
+    async def main() -> None:
+        watch = LoopWatch(asyncio.get_running_loop(), reasons.append)
+        watch.start()
+        watches.extend(each for each in threading.enumerate() if each.name == "grpc-loop-watch")
+        watch.stop()
+
+    replica = threading.Thread(target=asyncio.run, args=[main()])
+    replica.start()
+    replica.join()
+    for each in watches:
+        each.join(PATIENCE_S)
+    assert reasons == []

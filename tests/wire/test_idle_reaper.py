@@ -19,6 +19,7 @@ from sdk._wire.server import WireServer
 from sdk.service import Method, MethodBinding
 from tests.support import loops
 from tests.support.loops import on_uvloop
+from tests.support.virtual_time import in_virtual_time
 from tests.support.wire_rig import BIDI, CLIENT, SERVER, UNARY, Peer, until
 
 HEAD = b"POST /t.T/%s HTTP/1.1\r\nhost: x\r\ncontent-type: application/grpc\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -157,6 +158,65 @@ async def test_too_many_connections_are_refused_and_idle_ones_make_room(
     server.reaper.reap(STALL_TIMEOUT_S)
     assert all(peer.transport.closed for peer in idle)
     assert not busy.transport.closed
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The times at which connections are compared."""
+    times: list[float] = []
+    reap = idle_reaper.IdleReaper.reap
+
+    def record(reaper: idle_reaper.IdleReaper, now: float) -> None:
+        times.append(now)
+        reap(reaper, now)
+
+    monkeypatch.setattr(idle_reaper.IdleReaper, "reap", record)
+    return times
+
+
+@in_virtual_time
+async def test_an_idle_server_seldom_wakes_up(looks: list[float], serve: Any) -> None:
+    server = serve(Double=(UNARY, double))
+    peers = [Peer(server) for _ in range(3)]
+    after_a_call(peers[0].connection)
+    await asyncio.sleep(101.5)
+    assert looks == [1.0, *range(6, 102, 5)]
+    for peer in peers:
+        peer.connection.connection_lost(None)
+    await asyncio.sleep(100)
+    assert looks[-1] == 106, "without connections it does not wake up at all"
+
+
+@in_virtual_time
+async def test_a_new_connection_is_compared_within_a_second(looks: list[float], serve: Any) -> None:
+    server = serve(Double=(UNARY, double))
+    Peer(server)
+    await asyncio.sleep(20.5)
+    within_the_head(Peer(server).connection)
+    await asyncio.sleep(3)
+    assert looks[-3:] == [21.5, 22.5, 23.5]
+
+
+@in_virtual_time
+async def test_a_connection_that_is_no_longer_read_is_compared_within_a_second(looks: list[float], serve: Any) -> None:
+    server = serve(Hang=(BIDI, hang))
+    peer = Peer(server)
+    await asyncio.sleep(20.5)
+    within_a_call(peer.connection)
+    while peer.connection.call is None or not peer.connection.call.paused:
+        peer.send(Int32Value(value=1))
+    await asyncio.sleep(3)
+    assert looks[-3:] == [21.5, 22.5, 23.5]
+
+
+@in_virtual_time
+async def test_a_crowd_of_idle_connections_is_compared_once_a_second(looks: list[float], serve: Any) -> None:
+    server = serve(Double=(UNARY, double))
+    server.reaper.limit = 4
+    peers = [Peer(server) for _ in range(3)]
+    await asyncio.sleep(STALL_TIMEOUT_S + 1.5)
+    assert looks == list(range(1, 12))
+    assert all(peer.transport.closed for peer in peers)
 
 
 def test_file_descriptors_are_reserved_for_the_process() -> None:
