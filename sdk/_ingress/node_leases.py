@@ -12,6 +12,7 @@ import base64
 import json
 import logging
 import pickle
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ logger = logging.getLogger("sdk.ingress")
 _GATHER_S = 0.25
 # Seconds that a replica waits for an answer. It then has as many left of its lease.
 _ANSWER_S = HEARTBEAT_S + 2 * _GATHER_S + 0.5
+# Most seconds by which a replica waits longer. All replicas of a node begin to wait together, and each calls the
+# controller when its time is over: 200 calls at once would keep that busy for 0.2 s, and the next answers late.
+_SPREAD_S = 0.5
 # Seconds between two tries to listen: an earlier proxy of this node may not have ended yet.
 _RETRY_S = 0.2
 # Longest line: the options of the ingress.
@@ -127,7 +131,7 @@ class NodeHeartbeat:
     Args:
         node_id: Ray's id of the node.
         replica_id: The replica.
-        answer_s: Seconds that it waits for an answer.
+        answer_s: Seconds that it waits for an answer, at least.
     """
 
     def __init__(self, node_id: str, replica_id: str, answer_s: float = _ANSWER_S) -> None:
@@ -145,7 +149,7 @@ class NodeHeartbeat:
             OSError: The node has no proxy, or that does not answer.
         """
         try:
-            async with asyncio.timeout(self._answer_s):
+            async with asyncio.timeout(self._answer_s + random.uniform(0, _SPREAD_S)):
                 reader, writer = self._streams or await self._connect()
                 writer.write(_encode([self._replica_id, _encode_value(options)]))
                 line = await reader.readline()

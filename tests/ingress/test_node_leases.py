@@ -136,3 +136,17 @@ def test_a_replica_has_time_left_when_its_proxy_does_not_answer() -> None:
     from sdk._ingress.cluster import HEARTBEAT_S, LEASE_S
 
     assert HEARTBEAT_S + module._ANSWER_S < LEASE_S - 1
+
+
+async def test_replicas_give_up_a_silent_proxy_one_after_the_other(node_id: str) -> None:
+    controller, loop = Controller(), asyncio.get_running_loop()
+    controller.answers.clear()
+
+    async def give_up(name: str) -> float:
+        with pytest.raises(TimeoutError):
+            await NodeHeartbeat(node_id, name, 0.1).renew(OPTIONS)
+        return loop.time()
+
+    async with node(controller, node_id):
+        ended = await asyncio.gather(*(give_up(f"r{number}") for number in range(50)))
+        assert max(ended) - min(ended) > 0.25, "the controller would get the calls of all at once"

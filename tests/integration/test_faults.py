@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -68,6 +69,15 @@ def envoy_pid() -> int:
 
 def proxy_actor() -> Any:
     return ray.get_actor(proxy_name(sdk.status().proxies[0].node_id), namespace=NAMESPACE)
+
+
+def test_a_replica_opens_no_connection_to_the_gcs_of_its_own() -> None:
+    replicas = workers(raylet_pid(sdk.status().proxies[0].node_id), "ray::ServeReplica:faulty:")
+    assert len(replicas) == 2
+    for pid in replicas:
+        threads = {(task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()}
+        assert "worker.io" in threads, "these are the names of Ray's threads"
+        assert "global.accessor" not in threads, "it would wake up five times a second as long as the replica runs"
 
 
 def test_a_killed_envoy_is_replaced(call: Any, ingress: Any) -> None:
