@@ -357,7 +357,7 @@ def wire_settings(deployment: Any, options: GrpcOptions, application: str) -> Wi
 
 def _node() -> tuple[str, str]:
     """Return this node's id, and its address for other nodes."""
-    # Not `ray.nodes()`: that starts threads with a connection to the GCS, which wake up five times a second for ever.
+    # Not `ray.nodes()`: that starts threads with a connection to the GCS, which wake up five times a second.
     address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return ray.get_runtime_context().get_node_id(), address
 
