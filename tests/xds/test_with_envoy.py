@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import socket
 from dataclasses import replace
@@ -12,11 +13,13 @@ import pytest
 
 from sdk._gen import envoy_pb2 as pb
 from sdk._ingress.envoy.stats import fetch_stats
+from sdk._xds.access_log import AccessLogConfig
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
 from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE, pack_resource
 from sdk._xds.rejection import IsolatingPublisher
 from sdk._xds.resources import Resources, build_resources
 from tests.support.envoy_rig import rig, start_envoy, stop_envoy
+from tests.support.log_files import complete_lines
 from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -144,6 +147,8 @@ async def test_unreachable_replica() -> None:
 
 async def test_overflow_is_resource_exhausted() -> None:
     async with rig("a") as it:
+        log = it.folder / "access.log"
+        it.config = replace(it.config, access_log=AccessLogConfig(str(log)))
         resources = it.resources(ONE)
         cluster = pb.Cluster.FromString(resources.by_type[CLUSTER_TYPE]["one#Greeter"].value)
         cluster.circuit_breakers.thresholds[0].max_connections.value = 1
@@ -165,6 +170,17 @@ async def test_overflow_is_resource_exhausted() -> None:
         for key, (code, text, trailers) in dropped.items():
             assert code == "RESOURCE_EXHAUSTED"
             assert text.startswith("Request dropped due to backpressure: ")
+            async with asyncio.timeout(PATIENCE_S):
+                while not (logged := [line for line in complete_lines(log) if f'"{key}"' in line]):
+                    await asyncio.sleep(0.01)
+            assert (
+                json.loads(logged[0]).items()
+                >= {
+                    "status": code,
+                    "details": "upstream_reset_before_response_started{overflow}",
+                    "flags": "UO",
+                }.items()
+            )
             assert "application 'one'" in text
             assert trailers["request_id"] == key
 
