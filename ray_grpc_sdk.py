@@ -5,6 +5,8 @@ A folder on ``PYTHONPATH`` comes before the installed packages.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib.util
 import sys
 from pathlib import Path
@@ -17,6 +19,8 @@ def sdk() -> None:
     _refuse_hidden()
     from sdk.cli.main import main
 
+    # The interpreter collects garbage when it ends, which takes a fifth of what `sdk check` takes.
+    atexit.register(gc.freeze)
     main()
 
 

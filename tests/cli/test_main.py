@@ -199,3 +199,13 @@ def test_package_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.Monke
     done = CliRunner().invoke(group, ["more"])
     assert done.exit_code == 1
     assert done.stderr == "error: `sdk more` needs not_installed, which is not installed: pip install 'ray-grpc-sdk'\n"
+
+
+def test_a_command_that_ends_collects_no_garbage() -> None:
+    program = (
+        "import atexit, gc, sys; sys.argv = ['sdk', '--version']\n"
+        "atexit.register(lambda: print(len(gc.get_objects()) < 100))\n"
+        "from ray_grpc_sdk import sdk; sdk()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
