@@ -180,8 +180,11 @@ def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     import ray
     from ray._private.node import Node
 
-    # It passes on what workers print, which nobody reads, for 2 % of a core.
+    # One passes on what workers print, which nobody reads, for 2 % of a core. One scales clusters that have an
+    # autoscaler. Without a dashboard, one reports usage, if that is wanted. The start of each takes 0.5 s or more.
     Node.start_log_monitor = lambda _: None  # type: ignore[method-assign]
+    Node.start_monitor = lambda _: None  # type: ignore[method-assign]
+    Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
     # Workers inherit the environment of the processes that Ray starts now.
     set_import_path()
     ray.init(

@@ -19,7 +19,8 @@ from codegen.sync import Options, update
 #: The repository: the tests are a package of it.
 ROOT = Path(__file__).parents[2]
 #: Folders that replicas import from. Rooms add theirs when they are collected, which is before the cluster starts.
-IMPORTED_BY_REPLICAS: list[Path] = [ROOT]
+#: Python imports `sitecustomize` of the first one when it starts.
+IMPORTED_BY_REPLICAS: list[Path] = [ROOT / "tests" / "support" / "python_start", ROOT]
 
 
 @dataclass(frozen=True)
