@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Mapping
+from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +64,7 @@ def _deployment(cls: Any, options: dict[str, Any]) -> Any:
     try:
         return _deploy(cls.__name__, replica, with_grpc_policy(options))
     except (TypeError, ValueError):
-        check_options(cls.__name__, options)  # says what Ray Serve rejects; before, it would cost each class 10 ms
+        check_options(cls.__name__, options)  # says what Ray Serve rejects
         raise
 
 
@@ -113,4 +114,11 @@ def only_application(module: ModuleType) -> serve.Application:
 
 
 def _deploy(name: str, cls: type[Any], options: Mapping[str, Any]) -> Any:
-    return serve.deployment(**{"name": name, **{key: options[key] for key in options if key != "expose"}})(cls)
+    given = {key: options[key] for key in options if key != "expose"}
+    return _defaults().options(cls, **{"name": name, **given})
+
+
+@cache
+def _defaults() -> Any:
+    """Return a deployment without options. It takes Ray Serve several ms: it pickles its request router by value."""
+    return serve.deployment(type("Defaults", (), {}))
