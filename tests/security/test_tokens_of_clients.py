@@ -10,13 +10,17 @@ from pathlib import Path
 import grpc
 import pytest
 from click.testing import CliRunner
-from greeter_pb2 import HelloRequest
+from greeter_pb2 import HelloReply, HelloRequest
 from greeter_sdk import GreeterClient, GreeterSyncClient
 
 import sdk.testing
 from sdk import GrpcOptions
 from sdk.access import Access, JwtIssuer, Rule
+from sdk.cli.console.command import console
 from sdk.cli.main import main
+from sdk.cli.rpc.application_names import application_names
+from sdk.cli.rpc.connection import connect
+from sdk.errors import ServerError
 from tests.security.greeting import SERVICE, Mirror
 from tests.support.tokens import Issuer
 
@@ -70,6 +74,24 @@ def test_sdk_call_reads_a_rotated_file_again(server: sdk.testing.Server, tmp_pat
     ):
         file.write_text(f"{token}\n")
         assert call("--token-file", str(file)) == answer
+
+
+def test_a_console_that_runs_reads_a_rotated_file_again(server: sdk.testing.Server, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(ISSUER.token(sub="ann"))
+    arguments = [server.target, "--tls-ca", str(server._running.options.tls_certificate), "--token-file", str(file)]
+    context = console.make_context("console", arguments)
+    options = {name: value for name, value in context.params.items() if name not in ("target", "port", "address")}
+    with (connection := connect(server.target, options)).client as client:
+        greet = client.channel.unary_unary(
+            f"/{SERVICE}/SayHello", HelloRequest.SerializeToString, HelloReply.FromString
+        )
+        assert subject(greet(HelloRequest()).text) == "ann"
+        file.write_text(ISSUER.token(sub="bob"))
+        assert subject(greet(HelloRequest()).text) == "bob"
+        file.write_text(EXPIRED)
+        with pytest.raises(ServerError, match="Jwt is expired"):
+            application_names(connection)
 
 
 def subject(text: str) -> str:

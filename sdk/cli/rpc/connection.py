@@ -6,7 +6,7 @@ import base64
 import queue
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,9 @@ def connect(target: str, options: Mapping[str, Any]) -> ServerConnection:
 
 def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tuple[str, str | bytes], ...]]:
     metadata = tuple(parse_metadata(each) for each in options["metadata"])
-    metadata += _token(target, options)
+    token = _token(target, options)
+    if token is not None and not _is_tls(target, options):  # a client sends it over TLS only
+        metadata, token = (*metadata, ("authorization", f"Bearer {token()}")), None
     credentials, channel_options = _credentials(options)
     longest = options["max_message_length"]
     target = re.sub("^grpc(s?)://", r"http\1://", target)  # the scheme of other tools
@@ -85,6 +87,7 @@ def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tu
             application=options["application"],
             metadata=metadata,
             credentials=credentials,
+            token=token,
             retry=None,
             max_message_length=DEFAULT_MAX_MESSAGE_LENGTH if longest is None else longest,
             options=channel_options,
@@ -94,26 +97,33 @@ def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tu
     return client, metadata
 
 
-def _token(target: str, options: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """Return the metadata with the token that the options give."""
-    token, path = options.get("token"), options.get("token_file")
-    if path is not None:
-        try:
-            token = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise OptionsError(f"--token-file {path}: {getattr(error, 'strerror', None) or 'not a text'}") from None
-        if not token:
-            raise OptionsError(f"--token-file {path}: it is empty")
-    if token is None:
-        return ()
-    if not _WORD.fullmatch(token):
+def _token(target: str, options: Mapping[str, Any]) -> Callable[[], str] | None:
+    """Return a function with the token that the options give, or None. A file is read again for each call."""
+    given, path = options.get("token"), options.get("token_file")
+    if given is None and path is None:
+        return None
+
+    def read() -> str:
+        return str(given) if path is None else _read_token(path)
+
+    if not _WORD.fullmatch(read()):
         raise OptionsError("the token must be one word of printable ASCII")  # without it: it is a secret
     if not _is_tls(target, options) and not _LOOPBACK.match(target):
         raise OptionsError(
             f"the token would be sent to {target} in the clear: give https://HOST:PORT, or on a trusted network "
             "-H 'authorization: Bearer …'"
         )
-    return (("authorization", f"Bearer {token}"),)
+    return read
+
+
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionsError(f"--token-file {path}: {getattr(error, 'strerror', None) or 'not a text'}") from None
+    if not token:
+        raise OptionsError(f"--token-file {path}: it is empty")
+    return token
 
 
 def _is_tls(target: str, options: Mapping[str, Any]) -> bool:
