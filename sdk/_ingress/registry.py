@@ -208,13 +208,13 @@ class Registry:
         """Renew a lease. Return False if the replica must register: it is unknown, or chosen to bring its descriptors.
 
         After a restart of the controller these are unknown. One replica of all that have them is asked, and another one
-        if it has not registered for the time of a lease.
+        if it has not registered for the time of a lease. During an update nobody needs those of the other version.
         """
         replica = self._replicas.get(replica_id)
         if replica is None:
             return False
-        digest = replica.descriptors
-        if digest and digest not in self._descriptors:
+        digest = self._deployments[replica.application][replica.deployment].descriptors
+        if digest and digest == replica.descriptors and digest not in self._descriptors:
             asked, until = self._asked.get(digest, ("", 0.0))
             if asked == replica_id or until <= self._clock() or asked not in self._replicas:
                 self._asked[digest] = replica_id, self._clock() + self._lease_s
@@ -423,7 +423,9 @@ class Registry:
         self.removed[replica.application, replica.deployment, reason] += 1
 
     def _remove_replica(self, replica_id: str) -> None:
-        self._remove_endpoint(self._replicas.pop(replica_id))
+        replica = self._replicas.pop(replica_id)
+        self._remove_endpoint(replica)
+        self._describe_by_others(replica)
         del self._leases[replica_id]
         self._replica_options.pop(replica_id, None)
 
@@ -435,6 +437,21 @@ class Registry:
         else:
             del self._endpoints[key]
         self._mark(replica.application)
+
+    def _describe_by_others(self, gone: Replica) -> None:
+        """Let those replicas that are left describe a deployment, if none is of the version of the one that has left.
+
+        It registered last all the same, because it was late or an update was rolled back.
+        """
+        known, described = self._deployments[gone.application], gone.as_deployment
+        if known[gone.deployment] != described:
+            return
+        left = self._endpoints.get((gone.application, gone.deployment), _NO_ENDPOINTS)
+        others = (self._replicas[endpoint.replica_id].as_deployment for endpoint in left)
+        first = next(others, described)
+        if first != described and described not in others:
+            known[gone.deployment] = first
+            self._mark(gone.application)
 
     def _add_deployment(self, application: str, deployment: Deployment) -> None:
         self._mark(application)

@@ -244,6 +244,41 @@ def test_descriptors_are_kept_while_a_deployment_uses_them(registry: Registry) -
     assert registry.snapshot.applications[0].deployments[0].descriptors == "new"
 
 
+def described(registry: Registry) -> str:
+    return registry.snapshot.applications[0].deployments[0].descriptors
+
+
+def test_a_deployment_is_described_by_its_new_version_while_replicas_of_both_renew(registry: Registry) -> None:
+    old, new = (replace(replica(name), descriptors=name, services=(name,)) for name in ("old", "new"))
+    registry.register(old, b"OLD")
+    registry.register(new, b"NEW")
+    version = registry.snapshot.version
+    assert [registry.renew(name) for name in ("old", "new", "old")] == [True] * 3, "nobody needs the old descriptors"
+    assert (described(registry), registry.snapshot.version) == ("new", version)
+
+
+def test_a_version_that_has_left_describes_the_deployment_no_longer(registry: Registry, clock: Clock) -> None:
+    old, new = (replace(replica(name), descriptors=name, services=(name,)) for name in ("old", "new"))
+    registry.register(new, b"NEW")
+    registry.register(old, b"OLD")  # late, or the replica of an update that is rolled back
+    registry.register(replace(old, endpoint=Endpoint("older", "127.0.0.1", 1)), b"OLD")
+    registry.deregister("older")
+    assert described(registry) == "old", "one of its replicas is left"
+    registry.deregister("old")
+    (deployment,) = registry.snapshot.applications[0].deployments
+    assert (deployment.descriptors, deployment.services) == ("new", ("new",))
+    assert not registry.renew("new"), "its descriptors were forgotten"
+    registry.register(new, b"NEW")
+    assert (registry.renew("new"), registry.descriptors("new"), registry.descriptors("old")) == (True, b"NEW", None)
+
+    registry.register(old, b"OLD")
+    clock.now = 4
+    assert registry.renew("new")
+    clock.now = 5
+    assert registry.expire() == ("old",)
+    assert described(registry) == "new"
+
+
 def test_after_a_restart_a_replica_registers_its_descriptors_again(registry: Registry) -> None:
     registry.adopt(Snapshot(99, (Application("app", (Deployment("D", ("t.T",), (E,), "digest"),)),)))
     assert endpoints(registry) == ["e"]

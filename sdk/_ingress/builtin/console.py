@@ -68,6 +68,8 @@ class ConsoleData:
             files = {digest: await self._fetch(digest) for digest in sorted(digests)}
             # Not on the loop, which answers health checks: hundreds of services take a second.
             catalog = await asyncio.to_thread(_build, snapshot.applications, files)
+            if None in files.values():  # a replica is about to bring it
+                return catalog
             self._catalog, self._version = catalog, snapshot.version
         return self._catalog
 

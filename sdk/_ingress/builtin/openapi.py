@@ -48,26 +48,35 @@ class OpenApi:
         """Return the document."""
         snapshot = self._snapshot()
         if snapshot.version != self._version:
-            self._version = snapshot.version
-            self._documents.clear()
+            # What an earlier version still waits for is kept with that version.
+            self._version, self._documents = snapshot.version, {}
+        documents = self._documents
         name = grpc_context.application() or ""
-        if name not in self._documents:
-            described = await self._services(snapshot, name)
+        if name not in documents:
+            described, is_complete = await self._services(snapshot, name)
             # Not on the loop, which answers health checks: hundreds of services take a second.
-            self._documents[name] = await asyncio.to_thread(_build, described, name)
-        return self._documents[name]
+            document = await asyncio.to_thread(_build, described, name)
+            if not is_complete:
+                return document
+            documents[name] = document
+        return documents[name]
 
-    async def _services(self, snapshot: Snapshot, application: str) -> dict[str, bytes]:
-        """Return the files of each service; those of the first application that serves it."""
+    async def _services(self, snapshot: Snapshot, application: str) -> tuple[dict[str, bytes], bool]:
+        """Return the files of each service, and whether all are there: a replica may be about to bring some.
+
+        Those of the first application that serves it.
+        """
         found: dict[str, bytes] = {}
+        is_complete = True
         for known in snapshot.applications:
             if application and known.name != application:
                 continue
             for deployment in known.deployments:
-                data = await self._fetch(deployment.descriptors) if deployment.descriptors else None
+                data = await self._fetch(deployment.descriptors) if deployment.descriptors else b""
+                is_complete = is_complete and data is not None
                 for service in deployment.services if data else ():
                     found.setdefault(service, data or b"")
-        return found
+        return found, is_complete
 
 
 def _build(described: dict[str, bytes], application: str) -> Struct:

@@ -106,29 +106,35 @@ class ReflectionServicer:
     async def _answerer(self, application: str) -> _Answerer:
         snapshot = self._snapshot()
         if snapshot.version != self._version:
-            self._version = snapshot.version
-            self._answerers.clear()
+            # What an earlier version still waits for is kept with that version.
+            self._version, self._answerers = snapshot.version, {}
             digests = {d.descriptors for known in snapshot.applications for d in known.deployments}
             self._sets = {digest: data for digest, data in self._sets.items() if digest in digests}
-        if application not in self._answerers:
+        answerers = self._answerers
+        if application not in answerers:
             deployments = [
                 deployment
                 for known in snapshot.applications
                 if not application or known.name == application
                 for deployment in known.deployments
             ]
+            needed = dict.fromkeys(deployment.descriptors for deployment in deployments if deployment.descriptors)
+            sets = [await self._files(digest) for digest in needed]
             known = _Files()
-            for digest in dict.fromkeys(deployment.descriptors for deployment in deployments):
-                known.add(FileDescriptorSet.FromString(await self._files(digest)).file)
+            for data in sets:
+                known.add(FileDescriptorSet.FromString(data or b"").file)
             services = self._built_in.union(*(deployment.services for deployment in deployments))
-            self._answerers[application] = _Answerer(services, known)
-        return self._answerers[application]
+            answerer = _Answerer(services, known)
+            if None in sets:  # a replica is about to bring it
+                return answerer
+            answerers[application] = answerer
+        return answerers[application]
 
-    async def _files(self, digest: str) -> bytes:
+    async def _files(self, digest: str) -> bytes | None:
         if digest not in self._sets:
-            data = await self._fetch(digest) if digest else None
+            data = await self._fetch(digest)
             if data is None:
-                return b""
+                return None
             self._sets[digest] = data
         return self._sets[digest]
 

@@ -63,6 +63,14 @@ async def test_descriptors_are_fetched_again_for_a_new_table_only() -> None:
     assert (application["services"], rig.fetched) == ([], [DIGEST])
 
 
+async def test_descriptors_that_no_replica_has_brought_yet_are_fetched_again() -> None:
+    rig = Rig(table(1, Deployment("D", (SERVICE,), (), "unknown")))
+    for _ in range(2):
+        (application,) = (await rig.get(CATALOG_PATH))["applications"]
+        assert application["services"] == []
+    assert rig.fetched == ["unknown", "unknown"]
+
+
 async def test_the_state_has_replicas_and_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     deployment = Deployment("D", (SERVICE,), (Endpoint("r", "127.0.0.1", 1),), DIGEST)
     good = ProxyState("p", "n1", "127.0.0.1:9000", 7, 42)

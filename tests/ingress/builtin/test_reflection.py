@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,8 @@ V1ALPHA = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 class Rig:
     def __init__(self, *applications: tuple[str, str, str, bytes]) -> None:
         self.fetched: list[str] = []
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
         self.sets = {digest: data for _, _, digest, data in applications}
         self.snapshot = Snapshot(
             1,
@@ -31,14 +34,15 @@ class Rig:
                 for name, service, digest, _ in applications
             ),
         )
-        servicer = ReflectionServicer(lambda: self.snapshot, self._fetch, SERVICES, OpenStreams(1))
+        servicer = ReflectionServicer(lambda: self.snapshot, self._fetch, SERVICES, OpenStreams(2))
         handlers = {binding.method.path: binding.handler for binding in servicer.bindings()}
         assert set(handlers) == {V1ALPHA, V1ALPHA.replace("v1alpha", "v1")}
         self._method = handlers[V1ALPHA]
 
     async def _fetch(self, digest: str) -> bytes | None:
         self.fetched.append(digest)
-        return self.sets[digest]
+        await self.may_answer.wait()
+        return self.sets.get(digest)
 
     async def ask(self, application: str = "", **request: Any) -> Any:
         async def requests() -> AsyncIterator[Any]:
@@ -128,6 +132,28 @@ async def test_a_new_version_of_an_application_replaces_the_old_one() -> None:
     rig.sets["2"] = file("x.proto", "x", "New")
     rig.snapshot = Snapshot(2, (Application("a", (Deployment("D", ("x.S",), (), "2"),)),))
     assert await rig.file_of("x.Old") is None
+    assert await rig.file_of("x.New") is not None
+
+
+async def test_the_new_version_is_described_while_a_call_waits_for_files_of_the_old_one() -> None:
+    rig = Rig(("a", "x.S", "1", file("x.proto", "x", "Old")))
+    rig.may_answer.clear()
+    async with asyncio.TaskGroup() as calls:
+        late = calls.create_task(rig.file_of("x.Old"))
+        while not rig.fetched:
+            await asyncio.sleep(0)
+        rig.snapshot = Snapshot(2, (Application("a", (Deployment("D", ("y.S",), (), ""),)),))
+        assert await rig.services() == {"y.S"}
+        rig.may_answer.set()
+    assert late.result() is not None
+    assert await rig.services() == {"y.S"}
+
+
+async def test_files_that_no_replica_has_brought_yet_are_asked_for_again() -> None:
+    rig = Rig(("a", "x.S", "1", file("x.proto", "x", "New")))
+    files = rig.sets.pop("1")
+    assert (await rig.services(), await rig.file_of("x.New")) == ({"x.S"}, None)
+    rig.sets["1"] = files
     assert await rig.file_of("x.New") is not None
 
 
