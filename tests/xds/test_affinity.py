@@ -9,7 +9,8 @@ from tests.support.envoy_rig import Rig, rig
 from tests.support.loops import PATIENCE_S
 
 GREET = "/demo.Greeter/SayHello"
-MODELS = tuple(map(str, range(20)))
+# Which of them move depends on the ports of the replicas: about a seventh, and of so many never a third.
+MODELS = tuple(map(str, range(100)))
 
 
 async def publish(it: Rig, *replicas: str) -> None:
@@ -22,6 +23,14 @@ async def answers(it: Rig, model: str) -> str:
 
 async def homes(it: Rig) -> dict[str, str]:
     return {model: await answers(it, model) for model in MODELS}
+
+
+async def settled_homes(it: Rig) -> dict[str, str]:
+    """Return the home of each model as soon as all replicas get calls: each does after its first health check."""
+    deadline = time.monotonic() + PATIENCE_S
+    while (found := await homes(it)) != await homes(it) or set(found.values()) != set(it.upstreams):
+        assert time.monotonic() < deadline, "not every replica gets calls"
+    return found
 
 
 async def until_homes_are(it: Rig, expected: dict[str, str]) -> None:
@@ -42,9 +51,8 @@ async def arrived(it: Rig, number: int) -> None:
 async def test_a_model_stays_on_its_replica() -> None:
     async with rig("a", "b", "c") as it:
         await publish(it, "a", "b", "c")
-        before = await homes(it)
+        before = await settled_homes(it)
         assert [await homes(it) for _ in range(2)] == [before, before]
-        assert set(before.values()) == {"a", "b", "c"}
         await it.upstreams["b"].only_on_a_unix_socket()
         await publish(it, "c", "b", "a")
         await until_homes_are(it, before)  # as the proxy of another node finds them, which connects over TCP
@@ -54,11 +62,11 @@ async def test_a_model_stays_on_its_replica() -> None:
 async def test_adding_or_removing_a_replica_moves_few_models() -> None:
     async with rig("a", "b", "c") as it:
         await publish(it, "a", "b", "c")
-        before = await homes(it)
+        before = await settled_homes(it)
         await publish(it, "a", "b")
         without = await homes(it)
-        moved = [model for model in MODELS if before[model] not in ("c", without[model])]
-        assert len(moved) <= 2
+        stayed = [before[model] == without[model] for model in MODELS if before[model] != "c"]
+        assert stayed.count(False) < len(stayed) / 3
         assert set(without.values()) == {"a", "b"}
         await publish(it, "a", "b", "c")
         await until_homes_are(it, before)
@@ -67,6 +75,7 @@ async def test_adding_or_removing_a_replica_moves_few_models() -> None:
 async def test_a_hot_model_spreads_and_returns_when_its_load_drops() -> None:
     async with rig("a", "b", "c") as it:
         await publish(it, "a", "b", "c")
+        await settled_homes(it)
         home = await answers(it, "hot")
         before = {name: upstream.calls for name, upstream in it.upstreams.items()}
         for upstream in it.upstreams.values():
