@@ -27,6 +27,7 @@ from sdk._serve.import_path import give_import_path, refuse_hidden_package
 from sdk._serve.ingress_bootstrap import explain_missing_ingress, has_serve
 from sdk._serve.internals import (
     SERVE_LINK,
+    application_overview,
     application_overviews,
     deploy_application,
     drop_stale_serve_client,
@@ -270,7 +271,7 @@ def check_running_version(name: str, application: serve.Application, allow_break
     if controller is None:
         return
     with ray_errors("Ray Serve failed"):
-        running = application_overviews().get(name)
+        running = application_overview(name)
     deployments = () if running is None or running.status is ServeState.DELETING else tuple(running.deployments)
     check_update(
         name,

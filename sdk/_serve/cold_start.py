@@ -21,7 +21,7 @@ from sdk._ingress.builtin.reflection import serialize_descriptors
 from sdk._serve.autoscaling import max_waiting, scales_to_zero
 from sdk._serve.deployed_classes import SERVED_SERVICES
 from sdk._serve.failures import raised_in
-from sdk._serve.internals import application_overviews, built_deployments, find_serve_controller
+from sdk._serve.internals import application_overview, built_deployments, find_serve_controller
 from sdk._web.http_rules import http_routes
 from sdk._xds.snapshot import Deployment
 
@@ -122,7 +122,7 @@ def _handle(application: str, deployment: str) -> DeploymentHandle[Any]:
 def _start_failure(application: str, deployment: str) -> str:
     """Return the reason why a deployment can't start, or an empty text."""
     try:
-        overview = application_overviews().get(application)
+        overview = application_overview(application)
     except (RayServeException, ray.exceptions.RayError):
         return "" if find_serve_controller() is not None else "Ray Serve does not run"  # "": it is restarting
     if overview is not None and overview.status.value == "DELETING":

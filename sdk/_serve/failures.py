@@ -10,7 +10,7 @@ import ray
 from ray.serve.exceptions import RayServeException
 
 from sdk._contract import locations
-from sdk._serve.internals import application_overviews, deployment_messages
+from sdk._serve.internals import application_overview
 from sdk._serve.one_line import one_line
 from sdk.errors import ClusterError
 
@@ -37,7 +37,7 @@ def explain(application: str) -> str:
         The exception of each failed deployment, with its file and line; Ray Serve's own message if it has no
         traceback; empty if Ray Serve does not know the application.
     """
-    overview = application_overviews().get(application)
+    overview = application_overview(application)
     if overview is None:
         return ""
     failed = _lines(overview, lambda d: "FAILED" in d.status.value or "UNHEALTHY" in d.status.value)
@@ -57,13 +57,13 @@ def messages_of(application: str) -> dict[str, str]:
         ClusterError: Ray Serve does not answer.
     """
     try:
-        messages = deployment_messages(application)
+        overview = application_overview(application)
     except (RayServeException, ray.exceptions.RayError) as error:
         raise ClusterError(f"Ray Serve failed: {error}") from error
     return {
-        f"{name}: {_reason_in(text)}": f"deployment {name}: {raised_in(text)}"
-        for name, text in sorted(messages.items())
-        if text
+        f"{name}: {_reason_in(deployment.message)}": f"deployment {name}: {raised_in(deployment.message)}"
+        for name, deployment in sorted(overview.deployments.items() if overview is not None else ())
+        if deployment.message
     }
 
 

@@ -182,16 +182,30 @@ def application_states() -> dict[str, ApplicationStatus]:
     return {} if client is None else {found.name: found.app_status.status for found in client.list_serve_statuses()}
 
 
-def deployment_messages(application: str) -> dict[str, str]:
-    """Return Ray Serve's message about each deployment of an application, by name; cheap enough to ask often.
+def application_overview(name: str) -> ApplicationStatusOverview | None:
+    """Return one of :func:`application_overviews` without ``replica_states``; None for an application that is unknown.
+
+    It costs the same however many applications run, and is cheap enough to ask often.
 
     Raises:
         ray.exceptions.RayError: Ray Serve does not answer.
         ray.serve.exceptions.RayServeException: Ray Serve has been shut down meanwhile.
     """
     client = _serve_client()
-    found = [] if client is None else client.get_serve_status(application).deployment_statuses
-    return {deployment.name: deployment.message for deployment in found}
+    found = None if client is None else client.get_serve_status(name)
+    if found is None or found.app_status.status is ApplicationStatus.NOT_STARTED:  # its state for unknown names
+        return None
+    return ApplicationStatusOverview(
+        status=found.app_status.status,
+        message=found.app_status.message,
+        last_deployed_time_s=found.app_status.deployment_timestamp,
+        deployments={
+            each.name: DeploymentStatusOverview(
+                status=each.status, status_trigger=each.status_trigger, replica_states={}, message=each.message
+            )
+            for each in found.deployment_statuses
+        },
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 from user_defined_protos_sdk import UserDefinedServiceClient, UserDefinedServiceSyncClient
 
 import sdk
-from sdk._serve.internals import application_overviews, application_states, deployment_messages
+from sdk._serve.internals import application_overview, application_overviews, application_states
 from tests.integration import apps
 from tests.integration.clients import FOO, error_of, trailing
 from tests.web.http_client import ask_at
@@ -159,8 +159,10 @@ def test_the_status_of_ray_serve_is_read_without_its_cost(ingress: Any, monkeypa
     monkeypatch.setattr(RequestRouterConfig, "_serialize_request_router_cls", pickles)
     assert application_overviews() == expected
     assert application_states() == {name: application.status for name, application in expected.items()}
-    assert deployment_messages("app1") == {"Guide": expected["app1"].deployments["Guide"].message}
-    assert deployment_messages("unknown") == {}
+    for deployment in expected["app1"].deployments.values():
+        deployment.replica_states.clear()
+    assert application_overview("app1") == expected["app1"]
+    assert application_overview("unknown") is None
     assert sdk.status().applications[0].state == expected["app1"].status.value == "RUNNING"
 
 

@@ -30,8 +30,8 @@ def overview(application: str, deployment: str, trigger: str = "UNSPECIFIED", me
     ],
 )
 def test_calls_wait_while_ray_serve_starts_a_replica(known: Any, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    applications = {} if known is None else {"app": known}
-    monkeypatch.setattr(cold_start, "application_overviews", lambda: applications)
+    # Only for this application: Ray Serve's answer about all of them grows with their number.
+    monkeypatch.setattr(cold_start, "application_overview", {"app": known}.__getitem__)
     assert cold_start._start_failure("app", "D") == reason
 
 
@@ -39,9 +39,9 @@ def test_calls_wait_while_ray_serve_starts_a_replica(known: Any, reason: str, mo
 def test_calls_wait_while_ray_serve_restarts(
     controller: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def overviews() -> Any:
+    def overview(_: str) -> Any:
         raise RayServeException("not now")
 
-    monkeypatch.setattr(cold_start, "application_overviews", overviews)
+    monkeypatch.setattr(cold_start, "application_overview", overview)
     monkeypatch.setattr(cold_start, "find_serve_controller", lambda: controller)
     assert cold_start._start_failure("app", "D") == reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from types import SimpleNamespace
 
 import pytest
 
@@ -106,8 +107,9 @@ def test_messages_of_a_deployment_that_is_tried_again(monkeypatch: pytest.Monkey
     seen = []
     for left in (2, 1):
         message = f"A replica failed to start with exception. Retrying {left} more time(s). Error:\n{text}"
-        found = {"shop": {"Model": message, "Ready": ""}}
-        monkeypatch.setattr(failures, "deployment_messages", found.__getitem__)
+        deployments = {"Model": SimpleNamespace(message=message), "Ready": SimpleNamespace(message="")}
+        found = {"shop": SimpleNamespace(deployments=deployments)}
+        monkeypatch.setattr(failures, "application_overview", found.__getitem__)
         seen.append(messages_of("shop"))
     first, second = seen
     assert list(first) == list(second) == ["Model: OSError: no model (app.py:3, in __init__)"]  # reported once
