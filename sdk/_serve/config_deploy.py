@@ -15,6 +15,7 @@ from ray import serve
 
 from sdk._serve.api import wait_until_ready
 from sdk._serve.application import CODE_VERSION
+from sdk._serve.import_path import has_own_serve
 from sdk._serve.internals import apply_config, find_serve_controller, serve_settings
 from sdk._serve.one_line import one_line
 from sdk._serve.ray_connection import ray_errors
@@ -68,7 +69,8 @@ def deploy(config: ServeConfig, *, before: Collection[str] = (), has_new_code: b
         settings = serve_settings(serving, _SERVE_TIMEOUT_S)
         names = {*config.names, *before}
         others = [application for application in settings.config_applications if application.name not in names]
-        own = [_complete(application, config, version) for application in config.schema.applications]
+        path = _import_path(config)
+        own = [_complete(application, path, config.serves_http, version) for application in config.schema.applications]
         changed: dict[str, object] = {"applications": [*own, *others]}
         if others and config.schema.target_capacity is None:
             changed["target_capacity"] = settings.target_capacity
@@ -107,16 +109,29 @@ def _routing_failure(name: str) -> str:
     return ""
 
 
-def _complete(application: ServeApplicationSchema, config: ServeConfig, version: str) -> ServeApplicationSchema:
+def _import_path(config: ServeConfig) -> str:
+    """Return the ``PYTHONPATH`` that workers need for the modules of a config; empty if Ray has them import from there.
+
+    Ray starts Python and imports itself twice in a worker whose environment has a variable more, and can't use one that
+    it has started in advance. The folder of a file elsewhere is not added to the path of this program's job: that comes
+    before the ``PYTHONPATH`` of other programs on this Ray Serve, whose files may have modules of the same names.
+    """
+    if config.folders == (os.getcwd(),) and has_own_serve():
+        return ""
+    return os.pathsep.join(part for part in (*config.folders, os.environ.get("PYTHONPATH", "")) if part)
+
+
+def _complete(
+    application: ServeApplicationSchema, path: str, serves_http: bool, version: str
+) -> ServeApplicationSchema:
     """Return an application with the environment that its workers need: the import path and the version of the code."""
     runtime_env = dict(application.runtime_env)
     variables = dict(runtime_env.get("env_vars") or {})
-    if not (runtime_env.get("working_dir") or runtime_env.get("py_modules")):
-        path = [*config.folders, os.environ.get("PYTHONPATH", "")]
-        variables.setdefault("PYTHONPATH", os.pathsep.join(part for part in path if part))
+    if path and not (runtime_env.get("working_dir") or runtime_env.get("py_modules")):
+        variables.setdefault("PYTHONPATH", path)
     if version:
         variables[CODE_VERSION] = version
-    changed: dict[str, object] = {"runtime_env": {**runtime_env, "env_vars": variables}}
-    if not config.serves_http:
+    changed: dict[str, object] = {"runtime_env": {**runtime_env, "env_vars": variables} if variables else runtime_env}
+    if not serves_http:
         changed["route_prefix"] = None
     return application.model_copy(update=changed)

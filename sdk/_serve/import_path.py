@@ -35,14 +35,20 @@ def give_import_path(application: serve.Application) -> None:
         application: The result of ``bind``; its deployments get a ``runtime_env``, except those that bring their own
             code or set ``PYTHONPATH``.
     """
-    controller, context = find_serve_controller(), ray.get_runtime_context()
-    if controller is None or controller._actor_id.job_id.hex() == context.get_job_id():
+    if has_own_serve():
         return
+    of_program = ray.get_runtime_context().runtime_env
     for deployment in bound_deployments(application):
         options = deployment.ray_actor_options
-        environment = with_import_path(options.get("runtime_env"), context.runtime_env, import_path())
+        environment = with_import_path(options.get("runtime_env"), of_program, import_path())
         if environment is not None:
             options["runtime_env"] = environment
+
+
+def has_own_serve() -> bool:
+    """Return whether no other program started Ray Serve, so that its workers import from this program's folders."""
+    controller = find_serve_controller()
+    return controller is None or controller._actor_id.job_id.hex() == ray.get_runtime_context().get_job_id()
 
 
 def with_import_path(own: Mapping[str, Any] | None, of_program: Mapping[str, Any], path: str) -> dict[str, Any] | None:
