@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codegen.console import os_reason
 from codegen.errors import CodegenError
 
 FILE = "pyproject.toml"
@@ -72,7 +73,7 @@ def _table(file: Path, shown: Path) -> object:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CodegenError(f"{shown} is not TOML: {error}", exit_code=2) from error
     except OSError as error:
-        raise CodegenError(f"can't read {shown}: {error.strerror}", exit_code=2) from error
+        raise CodegenError(f"can't read {shown}: {os_reason(error)}", exit_code=2) from error
     for key in TABLE.split("."):
         if not isinstance(value, dict) or key not in value:
             return None

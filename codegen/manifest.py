@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from codegen import naming, relocate
+from codegen.console import os_reason
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
 
@@ -151,7 +152,7 @@ def load(out: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         return Manifest()
     except OSError as error:
-        raise CodegenError(f"can't read {path}: {error.strerror}", exit_code=2) from error
+        raise CodegenError(f"can't read {path}: {os_reason(error)}", exit_code=2) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CodegenError(
             f"{path} is damaged (a merge conflict?); take either side of the conflict or delete the file, then "

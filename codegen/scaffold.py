@@ -17,6 +17,7 @@ import jinja2
 
 from codegen import cache, formatting
 from codegen.atomic_write import locked, replace_files
+from codegen.console import os_reason
 from codegen.errors import CodegenError
 from codegen.sync import Options, update
 from codegen.template_folders import template_folders
@@ -239,7 +240,7 @@ def create(folder: Path, names: ProjectNames, more: Mapping[str, bytes]) -> int:
             _check_empty(folder)  # another process may have written to it meanwhile
             replace_files(folder, files, (), lambda: None)
     except OSError as error:
-        raise CodegenError(f"can't write to {folder}: {(error.strerror or str(error)).lower()}", exit_code=2) from error
+        raise CodegenError(f"can't write to {folder}: {os_reason(error)}", exit_code=2) from error
     return len(files)
 
 

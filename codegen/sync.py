@@ -13,7 +13,7 @@ from codegen import cache, importable, loaded_protos
 from codegen import manifest as manifests
 from codegen.atomic_write import locked, replace_files
 from codegen.compile import Protoc
-from codegen.console import count
+from codegen.console import count, os_reason
 from codegen.errors import CodegenError
 from codegen.generated_files import Selection
 from codegen.generator_versions import other_versions
@@ -276,4 +276,4 @@ def _os_errors(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise CodegenError(f"{what}: {(error.strerror or str(error)).lower()}", exit_code=2) from error
+        raise CodegenError(f"{what}: {os_reason(error)}", exit_code=2) from error

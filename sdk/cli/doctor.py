@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 import sdk
+from codegen.console import os_reason
 from sdk._extras import missing_package
 from sdk.errors import SdkError
 
@@ -113,11 +114,14 @@ def check_envoy() -> Finding:
 
     try:
         binary = find_envoy()
-        done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=_ENVOY_TIMEOUT_S)
     except SdkError as error:
         return Finding("Envoy", "problem", str(error))
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Finding("Envoy", "problem", f"its binary can't be run: {error}")
+    try:
+        done = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=_ENVOY_TIMEOUT_S)
+    except OSError as error:
+        return Finding("Envoy", "problem", f"{binary} can't be run: {os_reason(error)}")
+    except subprocess.TimeoutExpired:
+        return Finding("Envoy", "problem", f"{binary} --version did not end within {_ENVOY_TIMEOUT_S:g} s")
     if done.returncode:
         return Finding("Envoy", "problem", f"{binary} --version failed: {done.stderr.strip()}")
     return Finding("Envoy", "ok", done.stdout.split("version:")[-1].strip())

@@ -10,6 +10,7 @@ from pathlib import Path
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import DecodeError
 
+from codegen.console import os_reason
 from sdk.errors import OptionsError
 
 _GZIP = b"\x1f\x8b"
@@ -44,7 +45,9 @@ def _read(path: Path, option: str) -> FileDescriptorSet:
     try:
         data = path.read_bytes()
         files = FileDescriptorSet.FromString(gzip.decompress(data) if data.startswith(_GZIP) else data)
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
+        raise OptionsError(f"{source}: can't be read: {os_reason(error)}") from None
+    except (EOFError, zlib.error) as error:
         raise OptionsError(f"{source}: can't be read: {error}") from None
     except DecodeError:
         files = FileDescriptorSet()

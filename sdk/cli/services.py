@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from codegen.console import os_reason
 from codegen.proto_path import proto_path_option
 from sdk.cli.rpc.server_options import quieten_grpc, server_options
 from sdk.errors import OptionsError
@@ -116,7 +117,7 @@ def _write(descriptors: Descriptors, names: list[str], schema: Schema, out: Path
     try:
         out.write_bytes(descriptors.file_descriptor_set.SerializeToString(deterministic=True))
     except OSError as error:
-        raise OptionsError(f"--descriptor-set-out {out}: {error.strerror}") from None
+        raise OptionsError(f"--descriptor-set-out {out}: {os_reason(error)}") from None
     click.echo(f"{out}: {', '.join(names)}", err=True)
 
 

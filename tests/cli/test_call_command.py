@@ -190,7 +190,7 @@ def test_an_application_is_asked_for_where_there_are_several(invoke: Invoke) -> 
             ["Desk/Echo", "-d", "{"],
             "-d, line 1, column 2: invalid JSON: Expecting property name enclosed in double quotes",
         ),
-        (["Desk/Echo", "-d", "@none"], "-d @none: No such file or directory"),
+        (["Desk/Echo", "-d", "@none"], "-d @none: no such file or directory"),
         (["Desk/Echo", "-H", "x"], "-H 'x': give 'KEY: VALUE', where KEY has letters, digits, '-', '_' and '.' only"),
         (
             ["Desk/Echo", "-H", "é: x"],
@@ -198,9 +198,9 @@ def test_an_application_is_asked_for_where_there_are_several(invoke: Invoke) -> 
         ),
         (["Desk/Echo", "-H", "x: é"], "-H 'x: é': a value is printable ASCII; give other data as x-bin, in base64"),
         (["Desk/Echo", "-H", "x-bin: é"], "-H 'x-bin: é': the value of a key that ends with -bin must be base64"),
-        (["Desk/Echo", "--tls-ca", "none"], "--tls-ca none: No such file or directory"),
+        (["Desk/Echo", "--tls-ca", "none"], "--tls-ca none: no such file or directory"),
         (["Desk/Echo", "--tls-ca", __file__], f"--tls-ca {__file__}: not a PEM file"),
-        (["Desk/Echo", "--token-file", "none"], "--token-file none: No such file or directory"),
+        (["Desk/Echo", "--token-file", "none"], "--token-file none: no such file or directory"),
         (["Desk/Echo", "--token", "a secret"], "the token must be one word of printable ASCII"),
         (["Desk/Echo", "--tls-certificate", "x"], "--tls-certificate and --tls-private-key go together"),
         (["Desk/Echo", "--protos", "none"], "--protos none: no such file or folder"),
@@ -210,6 +210,23 @@ def test_wrong_use(invoke: Invoke, server: sdk.testing.Server, arguments: list[s
     done = invoke(*arguments)
     assert (done.exit_code, done.stdout) == (2, "")
     assert done.stderr == f"error: {said.format(target=server.target)}\n"
+
+
+@pytest.mark.parametrize("option", ["--tls-ca", "--token-file", "-d", "--protos"])
+def test_a_file_that_can_not_be_read_for_a_reason_of_python(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, option: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+
+    def fails(path: Path, **_: object) -> str:
+        raise OSError("no such device")  # the system's errors have a number and a text; this one has no `strerror`
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    monkeypatch.setattr(Path, "read_text", fails)
+    done = invoke("Desk/Echo", option, f"@{file}" if option == "-d" else str(file))
+    assert done.exit_code == 2
+    assert done.stderr.rstrip().endswith(": no such device")
 
 
 @pytest.mark.parametrize(

@@ -93,4 +93,4 @@ def test_a_folder_that_can_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = command_server().run(["dashboards", "--out", "file/below"], tmp_path, dict(os.environ))
     assert done.returncode == 2
-    assert only_line(done) == "error: --out file/below can't be written: Not a directory"
+    assert only_line(done) == "error: --out file/below can't be written: not a directory"

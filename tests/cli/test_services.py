@@ -244,7 +244,7 @@ def test_descriptors_in_a_file(invoke: Invoke, server: sdk.testing.Server, tmp_p
     assert again.read_bytes() == out.read_bytes()
     nowhere = tmp_path / "no" / "desk.binpb"
     done = invoke("--descriptor-set-out", str(nowhere))
-    said = f"error: --descriptor-set-out {nowhere}: No such file or directory\n"
+    said = f"error: --descriptor-set-out {nowhere}: no such file or directory\n"
     assert (done.exit_code, done.stderr) == (2, said)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from codegen.console import os_reason
 from sdk._contract import locations
 from sdk._contract.class_rules import unwritten_methods
 from sdk._contract.implementations import find_implementation, generated_bases
@@ -72,7 +73,7 @@ def write_missing_methods(classes: Iterable[type]) -> list[Written]:
         try:
             path.write_bytes(content)
         except OSError as error:
-            raise OptionsError(f"--fix: can't write to {path}: {error.strerror}") from None
+            raise OptionsError(f"--fix: can't write to {path}: {os_reason(error)}") from None
     return written
 
 
@@ -93,7 +94,9 @@ def _changed(path: Path, missing: Mapping[type, Sequence[Method]]) -> bytes:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
         source = content.decode(encoding)
         tree = ast.parse(source)
-    except (OSError, SyntaxError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise OptionsError(f"--fix: can't read {path}: {os_reason(error)}") from None
+    except (SyntaxError, UnicodeDecodeError) as error:
         raise OptionsError(f"--fix: can't read {path}: {error}") from None
     newline = "\r\n" if "\r\n" in source else "\n"
     lines = source.split(newline)

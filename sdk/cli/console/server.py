@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
+from codegen.console import os_reason
 from sdk._pages.files import HEADERS, names_of, read_file
 from sdk._replica_protocol import CATALOG_PATH, CONSOLE_PATH, CONSOLE_PREFIX, INGRESS_STATE_PATH
 from sdk.cli.console.calls import CallRequest, ConsoleCall
@@ -188,7 +189,7 @@ async def listen(
         listener.bind(("127.0.0.1", port))
     except OSError as error:
         listener.close()
-        why = "another program listens there" if error.errno == errno.EADDRINUSE else (error.strerror or "")
+        why = "another program listens there" if error.errno == errno.EADDRINUSE else os_reason(error)
         raise OptionsError(f"--port {port} on 127.0.0.1 is not free: {why}. Give another one, or 0.") from None
     guard = Guard(listener.getsockname()[1], token or secrets.token_urlsafe(24))
     server = serve(guard)

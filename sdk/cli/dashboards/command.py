@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from codegen.console import os_reason
 from sdk.cli.dashboards.grafana import dashboard
 from sdk.errors import OptionsError
 
@@ -43,7 +44,7 @@ def dashboards(context: click.Context, out: Path, check: bool) -> None:
             (out / name).write_bytes(content)
     except OSError as error:
         action = "read" if check else "written"
-        raise OptionsError(f"--out {out} can't be {action}: {error.strerror or error}") from None
+        raise OptionsError(f"--out {out} can't be {action}: {os_reason(error)}") from None
     click.echo(f"{out / DASHBOARD}: import it into Grafana")
     click.echo(f"{out / ALERTS}: name it in rule_files of prometheus.yml")
 

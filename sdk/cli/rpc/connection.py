@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 
+from codegen.console import os_reason
 from sdk.client import SyncClient
 from sdk.client._channel import DEFAULT_MAX_MESSAGE_LENGTH
 from sdk.errors import OptionsError, ServerError
@@ -119,8 +120,10 @@ def _token(target: str, options: Mapping[str, Any]) -> Callable[[], str] | None:
 def _read_token(path: Path) -> str:
     try:
         token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionsError(f"--token-file {path}: {getattr(error, 'strerror', None) or 'not a text'}") from None
+    except OSError as error:
+        raise OptionsError(f"--token-file {path}: {os_reason(error)}") from None
+    except UnicodeDecodeError:
+        raise OptionsError(f"--token-file {path}: not a text") from None
     if not token:
         raise OptionsError(f"--token-file {path}: it is empty")
     return token
@@ -198,7 +201,7 @@ def _read_pem(path: Path, option: str) -> bytes:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise OptionsError(f"{option} {path}: {error.strerror}") from None
+        raise OptionsError(f"{option} {path}: {os_reason(error)}") from None
     if b"-----BEGIN " not in data:
         raise OptionsError(f"{option} {path}: not a PEM file")
     return data

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from codegen.console import os_reason
 from sdk.cli.rpc.json_stream import JsonError, JsonStream, JsonValue
 from sdk.errors import OptionsError
 
@@ -42,7 +43,7 @@ def given_messages(data: str | None, read: Read) -> list[Message]:
         try:
             text = Path(source).read_text(encoding="utf-8-sig")
         except OSError as error:
-            raise OptionsError(f"-d {data}: {error.strerror}") from None
+            raise OptionsError(f"-d {data}: {os_reason(error)}") from None
         except UnicodeDecodeError as error:
             raise OptionsError(f"-d {data}: not UTF-8: {error.reason} at byte {error.start}") from None
     stream = JsonStream(source)
@@ -73,7 +74,7 @@ def messages_from_stdin(read: Read) -> Iterator[Message]:
         try:
             chunk = os.read(_DESCRIPTOR, _CHUNK)
         except OSError as error:
-            raise OptionsError(f"stdin can't be read: {error.strerror}") from None
+            raise OptionsError(f"stdin can't be read: {os_reason(error)}") from None
         is_end = not chunk
         try:
             text = decoder.decode(chunk, final=is_end)

@@ -21,6 +21,7 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
+from codegen.console import os_reason
 from sdk._channel.status import CODE_OF_HTTP
 from sdk._gen.status_pb2 import Status
 from sdk._status import HTTP_DATE, STATUS_DETAILS
@@ -107,7 +108,8 @@ class WebClientCall:
             except (ValueError, KeyError, DecodeError) as error:
                 raise ServerError(f"the response is not one of {self._protocol}: {error}") from None
         except (OSError, http.client.HTTPException) as error:
-            raise ServerError(f"the server at {self._target} did not answer: {error or type(error).__name__}") from None
+            reason = os_reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
+            raise ServerError(f"the server at {self._target} did not answer: {reason}") from None
         finally:
             connection.close()
         if self._code is None:
