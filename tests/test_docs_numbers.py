@@ -61,7 +61,7 @@ def by_load() -> pb.Cluster:
         ),
         (
             "reference/options.md",
-            "every 0.75 s, and every 3 s where no call has gone yet",
+            "every 0.75 s from the first call of its deployment on, and every 3 s before",
             (CHECK.interval.nanos / 1e9, CHECK.no_traffic_interval.seconds),
             (0.75, 3),
         ),

@@ -41,6 +41,7 @@ _OF_CLUSTERS = (
     "upstream_cx_active",
     "upstream_cx_connect_fail",
     "upstream_cx_none_healthy",
+    "upstream_cx_total",  # not exported: without it, Envoy checks the health of replicas as if no call had come yet
     "upstream_rq_active",
     "upstream_rq_pending_overflow",
     "upstream_rq_pending_total",

@@ -70,13 +70,13 @@ def deployment_clusters(application: str, deployment: str, node_secrets: str = "
         cluster.eds_cluster_config.service_name = name
     by_load.name = name
     by_load.lb_policy = pb.Cluster.LEAST_REQUEST
-    by_load.health_checks.append(_health_check(misses=1, idle_s=3))
+    by_load.health_checks.append(_health_check(interval_ms=750, misses=1, idle_s=3))
     yield by_load
     by_model.name = affinity_cluster_name(application, deployment)
     by_model.lb_policy = pb.Cluster.RING_HASH
     # Loading a model may block a replica's event loop. If its calls moved to the next replica meanwhile, that one would
-    # load the model too, and then the next.
-    by_model.health_checks.append(_health_check(misses=6, idle_s=10))
+    # load the model too, and then the next. They move after 10 to 12 s without an answer.
+    by_model.health_checks.append(_health_check(interval_ms=2000, misses=4, idle_s=10))
     by_model.common_lb_config.consistent_hashing_lb_config.hash_balance_factor.value = _HASH_BALANCE_FACTOR
     yield by_model
 
@@ -212,21 +212,26 @@ def _reset_on_close() -> pb.SocketOption:
 
 
 @lru_cache
-def _health_check(*, misses: int, idle_s: int) -> pb.HealthCheck:
+def _health_check(*, interval_ms: int, misses: int, idle_s: int) -> pb.HealthCheck:
     """Return the health check that finds replicas whose connections are open but which do not answer.
 
-    Such a replica is stopped, or its event loop hangs. It gets no new calls after at most 1.75 s per allowed miss. Its
-    calls in flight stay: it may only be busy, in a handler that blocks the loop, and will answer them. A check costs
-    Envoy 20 µs and the replica 10 µs.
+    Such a replica is stopped, or its event loop hangs. It gets no new calls after at most the interval and a second for
+    each allowed miss. Its calls in flight stay: it may only be busy, in a handler that blocks the loop, and will answer
+    them. A check costs Envoy 20 µs and the replica 10 µs.
     https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/health_checking
 
     Args:
-        misses: Number of failed checks after which the replica is unhealthy.
-        idle_s: Seconds between two checks of a cluster that has had no call yet.
+        interval_ms: Milliseconds from an answer to the next check. Envoy takes this interval from a cluster's first
+            call on, and never returns to ``idle_s``.
+        misses: Number of misses in a row after which the replica is unhealthy.
+        idle_s: Seconds from an answer to the next check of a cluster that has had no call yet. Envoy knows that from
+            its statistic ``upstream_cx_total``, which ``bootstrap.py`` keeps.
     """
+    interval = Duration()
+    interval.FromMilliseconds(interval_ms)
     return pb.HealthCheck(
-        timeout=Duration(seconds=1),
-        interval=Duration(nanos=750_000_000),
+        timeout=Duration(seconds=1),  # an Envoy that starts waits as long for a replica that hangs
+        interval=interval,
         no_traffic_interval=Duration(seconds=idle_s),
         unhealthy_threshold=UInt32Value(value=misses),
         healthy_threshold=UInt32Value(value=1),

@@ -84,6 +84,9 @@ async def test_a_replica_that_fails_its_health_check_gets_no_new_calls_and_keeps
         assert {await it.answers(PUT) for _ in range(20)} == {"a", "b"}
         # Both clusters check at the start, and the cluster by load again after 3 s; by then it has had calls.
         await eventually(lambda: it.upstreams["b"].health_checks >= 3)
+        began = time.monotonic()
+        await eventually(lambda: it.upstreams["b"].health_checks >= 6)
+        assert time.monotonic() - began < 5, "three checks take 2.3 s, and 7 s where no call has come"
         hang(it.upstreams["b"])
         caught = await call_until_caught(it.upstreams["b"], lambda: it.answers(PUT, timeout=20))
         await fails_its_health_check(it, it.upstreams["b"])
