@@ -2,6 +2,9 @@
 
 ``python digits.py`` trains the model and writes ``digits.joblib`` and ``digit.png`` to the folder that ``GUIDE_DATA``
 names, or to this one. The images come with scikit-learn, so nothing is downloaded.
+
+scikit-learn is imported where it is needed: the import takes a second, and every replica of ``app2.py`` imports this
+module.
 """
 
 from __future__ import annotations
@@ -13,8 +16,6 @@ from pathlib import Path
 import joblib  # type: ignore[import-untyped]  # it has no types
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # it has no types
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # it has no types
 
 SIDE = 8
 """Pixels on each side of the images that the model was trained with."""
@@ -43,6 +44,9 @@ def train(path: Path | None = None) -> Path:
     Returns:
         The path of the file.
     """
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # it has no types
+    from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]  # it has no types
+
     path = path or model_path()
     pixels, digits = load_digits(return_X_y=True)
     model = LogisticRegression(max_iter=1000).fit(pixels / _INK, digits)
@@ -56,6 +60,8 @@ def train(path: Path | None = None) -> Path:
 
 def digit_png(digit: int) -> bytes:
     """Return a PNG image of the first such digit in the data set, white on black, larger than the model's input."""
+    from sklearn.datasets import load_digits
+
     pixels, digits = load_digits(return_X_y=True)
     first = pixels[list(digits).index(digit)].reshape(SIDE, SIDE)
     image = Image.fromarray((first * (255 / _INK)).astype(np.uint8))

@@ -50,7 +50,7 @@ class Target(AsyncProbeBase):
             yield Told(text=self._version, number=request.number)
 
 
-@grpc_deployment(max_ongoing_requests=1000, ray_actor_options={"num_cpus": 0})
+@grpc_deployment(max_ongoing_requests=1000, graceful_shutdown_wait_loop_s=0.1, ray_actor_options={"num_cpus": 0})
 class Caller(AsyncProbeBase):
     """Forwards each call to the application under test, through a handle.
 

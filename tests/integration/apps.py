@@ -7,20 +7,16 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.handle import DeploymentHandle
 from user_defined_protos_pb2 import (
-    ImageClass,
-    ImageData,
     UserDefinedMessage,
     UserDefinedMessage2,
     UserDefinedResponse,
     UserDefinedResponse2,
 )
-from user_defined_protos_sdk import ImageClassificationServiceBase, UserDefinedServiceBase, UserDefinedServiceHandle
+from user_defined_protos_sdk import UserDefinedServiceBase, UserDefinedServiceHandle
 
 from sdk import current_context, grpc_deployment
 
@@ -95,57 +91,3 @@ class SyncGuide(UserDefinedServiceBase):
     def Streaming(self, request: UserDefinedMessage) -> Iterator[UserDefinedResponse]:
         for i in range(request.num or 10):
             yield UserDefinedResponse(greeting=f"{i}: Hello {request.name}", num=i)
-
-
-@grpc_deployment(max_ongoing_requests=20, graceful_shutdown_wait_loop_s=0.1, graceful_shutdown_timeout_s=3)
-class Sleeper(UserDefinedServiceBase):
-    """Never responds."""
-
-    async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
-        await asyncio.Event().wait()
-        return UserDefinedResponse()
-
-    async def Multiplexing(self, request: UserDefinedMessage2) -> UserDefinedResponse2:
-        return UserDefinedResponse2()
-
-    async def Streaming(self, request: UserDefinedMessage) -> AsyncIterator[UserDefinedResponse]:
-        yield UserDefinedResponse()
-
-
-@serve.deployment(graceful_shutdown_wait_loop_s=0.1)
-class Downloader:
-    async def __call__(self, url: str) -> str:
-        return f"image of {url}"
-
-
-@serve.deployment(graceful_shutdown_wait_loop_s=0.1)
-class Context:
-    async def __call__(self) -> tuple[str, str]:
-        context = serve.context._get_serve_request_context()
-        return context.request_id, context.multiplexed_model_id
-
-
-@serve.deployment(max_ongoing_requests=1, max_queued_requests=1, graceful_shutdown_wait_loop_s=0.1)
-class Narrow:
-    async def __call__(self) -> None:
-        await asyncio.sleep(1.0)
-
-
-@grpc_deployment(max_ongoing_requests=50, graceful_shutdown_wait_loop_s=0.1)
-class Classifier(ImageClassificationServiceBase):
-    """Composition through handles."""
-
-    def __init__(
-        self, downloader: DeploymentHandle[Any], context: DeploymentHandle[Any], narrow: DeploymentHandle[Any]
-    ) -> None:
-        self.downloader, self.context, self.narrow = downloader, context, narrow
-
-    async def Predict(self, request: ImageData) -> ImageClass:
-        if request.filename == "narrow":
-            await self.narrow.remote()
-        image = await self.downloader.remote(request.url)
-        return ImageClass(classes=[image, *(await self.context.remote())], probabilities=[0.5])
-
-
-def classifier() -> Any:
-    return Classifier.bind(Downloader.bind(), Context.bind(), Narrow.bind())

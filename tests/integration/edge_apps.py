@@ -11,7 +11,7 @@ from probe_pb2 import Ask, Told
 from probe_sdk import AsyncProbeHandle, SyncProbeBase
 
 from sdk import current_context, grpc_deployment
-from tests.integration.typed_handle_apps import FAST, Inner
+from tests.integration.typed_handle_apps import FAST, Inner, outer
 
 
 class Tagging(grpc.aio.ServerInterceptor):
@@ -24,9 +24,14 @@ class Tagging(grpc.aio.ServerInterceptor):
 
 @grpc_deployment(partial=True, interceptors=[Tagging], compression=grpc.Compression.Gzip, **FAST)
 class Front(SyncProbeBase):
-    """Half of its service, intercepted and compressed, in front of a hidden deployment."""
+    """Half of its service, intercepted and compressed, in front of a hidden deployment.
 
-    def __init__(self, inner: AsyncProbeHandle) -> None:
+    Args:
+        inner: The hidden deployment.
+        beside: Another deployment of the application, which calls it too.
+    """
+
+    def __init__(self, inner: AsyncProbeHandle, beside: Any) -> None:
         self.inner = inner
 
     async def Unary(self, request: Ask, grpc_context: Any) -> Told:
@@ -39,4 +44,5 @@ class Front(SyncProbeBase):
 
 
 def application(notes: str) -> Any:
-    return Front.bind(Inner.bind(notes))
+    inner = Inner.bind(notes)
+    return Front.bind(inner, outer(inner))

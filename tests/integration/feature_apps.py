@@ -55,7 +55,7 @@ def note(notes: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-@serve.deployment
+@serve.deployment(graceful_shutdown_wait_loop_s=0.1)
 class Seen:
     """Returns the request context that a deployment sees for a call through a handle."""
 
@@ -70,7 +70,12 @@ class Seen:
 
 @grpc_deployment(max_ongoing_requests=50, **FAST)
 class Features(UserDefinedServiceBase, ImageClassificationServiceBase):
-    def __init__(self, notes: str, seen: DeploymentHandle[Any], inner: UserDefinedServiceHandle | None = None) -> None:
+    def __init__(
+        self,
+        notes: str,
+        seen: DeploymentHandle[Any] | None = None,
+        inner: UserDefinedServiceHandle | None = None,
+    ) -> None:
         self.notes, self.seen, self.inner = Path(notes), seen, inner
         self.config: Any = None
         self.health_threads: set[int] = set()
@@ -104,10 +109,10 @@ class Features(UserDefinedServiceBase, ImageClassificationServiceBase):
                 result = await asyncio.to_thread(self.log)
             case "fail":
                 raise ValueError("said by the server")
-            case "handle":
-                result = await self.seen.options(multiplexed_model_id="m7").remote()
+            case "handle" if self.seen is not None:
+                result = [await self.seen.remote(), await self.seen.options(multiplexed_model_id="m7").remote()]
             case "typed handle" if self.inner is not None:
-                reply = await self.inner(UserDefinedMessage())
+                reply = await self.inner(UserDefinedMessage(name=request.origin))
                 result = {"pid": reply.num, "transport": reply.greeting}
         return UserDefinedResponse(greeting=json.dumps(result), num=os.getpid())
 
@@ -142,9 +147,8 @@ class Features(UserDefinedServiceBase, ImageClassificationServiceBase):
 
 def declared(args: dict[str, str]) -> Any:
     """Build an application for a Serve config file."""
-    return Features.bind(
-        args["notes"], Seen.bind(), AsyncPatient.options(name="Inner", expose=False).bind(args["notes"])
-    )
+    inner = AsyncPatient.options(name="Inner", expose=False)
+    return Features.bind(args["notes"], inner=inner.bind(args["notes"]))
 
 
 class Patient(UserDefinedServiceBase):

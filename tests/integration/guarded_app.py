@@ -41,7 +41,7 @@ class Signs(AsyncServerInterceptor):
         return response if hasattr(response, "__aiter__") else await response
 
 
-@serve.deployment
+@serve.deployment(graceful_shutdown_wait_loop_s=0.1)
 class Users:
     async def __call__(self, name: str, context: ServicerContext) -> None:
         description = f"{name} is no name in {context.application()}"
@@ -49,7 +49,9 @@ class Users:
         raise RpcError(grpc.StatusCode.INVALID_ARGUMENT, "bad name", errors=[BadRequest(field_violations=[violation])])
 
 
-@grpc_deployment(interceptors=[Token("right"), Signs], compression=grpc.Compression.Gzip)
+@grpc_deployment(
+    interceptors=[Token("right"), Signs], compression=grpc.Compression.Gzip, graceful_shutdown_wait_loop_s=0.1
+)
 class Guarded(UserDefinedServiceBase):
     def __init__(self, users: DeploymentHandle[Any]) -> None:
         self.users = users

@@ -122,13 +122,23 @@ def test_calls_continue_without_the_proxy_actor(call: Any, how: str) -> None:
     assert envoy_pid() == before, "the next actor has adopted Envoy"
 
 
+def stream_until_it_dies(stub: UserDefinedServiceStub, how: str) -> None:
+    """Let a replica die in the middle of a stream, which ends UNAVAILABLE."""
+    metadata = (("application", "faulty"), ("request_id", "a stream's"))
+    stream = stub.Streaming(UserDefinedMessage(name="you", origin=how), metadata=metadata)
+    assert next(stream).greeting == "0: Hello you"
+    with pytest.raises(grpc.RpcError) as raised:
+        list(stream)
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert raised.value.details() == DIED
+    assert dict(raised.value.trailing_metadata())["request_id"] == "a stream's"
+
+
 def test_the_other_replica_serves_when_one_dies_and_calls_wait_for_the_next_when_both_are_dead(
     call: Any, channel: grpc.Channel
 ) -> None:
     stub, before, metadata = UserDefinedServiceStub(channel), replicas(sdk.status()), (("application", "faulty"),)
-    with pytest.raises(grpc.RpcError) as raised:
-        stub.__call__(UserDefinedMessage(origin=apps.LAST_WORDS), metadata=metadata)
-    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    stream_until_it_dies(stub, apps.LAST_WORDS)
     for _ in range(100):
         assert call().num == 60, "the other replica serves at once"
     with pytest.raises(grpc.RpcError) as raised:
@@ -148,15 +158,7 @@ def test_a_replica_whose_handler_exits_ends_after_its_answer_and_is_replaced(cal
     wait_until(lambda: answers(call) and is_healthy(without=before))
 
 
-@pytest.mark.parametrize("how", [apps.LAST_WORDS, apps.RAY_KILL])
-def test_a_stream_of_a_replica_that_dies_is_unavailable(call: Any, channel: grpc.Channel, how: str) -> None:
+def test_a_stream_of_a_replica_that_ray_kills_is_unavailable(channel: grpc.Channel) -> None:
     before = replicas(sdk.status())
-    metadata = (("application", "faulty"), ("request_id", "a stream's"))
-    stream = UserDefinedServiceStub(channel).Streaming(UserDefinedMessage(name="you", origin=how), metadata=metadata)
-    assert next(stream).greeting == "0: Hello you"
-    with pytest.raises(grpc.RpcError) as raised:
-        list(stream)
-    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert raised.value.details() == DIED
-    assert dict(raised.value.trailing_metadata())["request_id"] == "a stream's"
+    stream_until_it_dies(UserDefinedServiceStub(channel), apps.RAY_KILL)
     wait_until(lambda: is_healthy(without=before))

@@ -30,11 +30,11 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("notes")
 
 
-def application(notes: Path, replicas: int) -> Any:
+def application(notes: Path, replicas: int, version: int = 0) -> Any:
     inner = typed_handle_apps.Inner.options(
         num_replicas=replicas, max_ongoing_requests=ONGOING, max_queued_requests=QUEUED, expose=True
     )
-    return inner.bind(str(notes))
+    return inner.bind(str(notes), version)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -125,24 +125,25 @@ class Conversation:
         self._answers.cancel()
 
 
-def test_no_call_fails_while_a_replica_leaves(deploy: Any, notes: Path) -> None:
+def test_no_call_fails_while_the_called_deployment_is_redeployed(deploy: Any, notes: Path) -> None:
     handle, is_over = AsyncProbeHandle.of_application(NAME), threading.Event()
 
-    def call_all_the_time() -> set[int]:
-        pids = set()
+    def call_all_the_time() -> set[str]:
+        seen = set()
         while not is_over.wait(PACE_S):
-            pids.add(handle.Unary(Ask(act="pid"), timeout=60).result().number)
+            seen.add(handle.Unary(Ask(act="version"), timeout=60).result().text)
             assert len(list(handle.Down(Ask(number=20), timeout=60))) == 20
             assert handle.Up([Ask(number=1)] * 20, timeout=60).result().number == 20
-        return pids
+        return seen
 
     with ThreadPoolExecutor(QUEUED) as threads:  # all may wait while Ray Serve has stopped one and not started another
         callers = [threads.submit(call_all_the_time) for _ in range(QUEUED)]
         try:
-            deploy(application(notes, 1), NAME)
-            wait_until(lambda: len(routed()) == 1)
+            for version in (1, 2):  # the first has one replica fewer, which leaves before that of the second starts
+                deploy(application(notes, 1, version), NAME)
+                wait_until(lambda: len(routed()) == 1)
         finally:
             is_over.set()
-        seen = set[int]().union(*(caller.result() for caller in callers))
-    left = handle.Unary(Ask(act="pid"), timeout=30).result().number
-    assert left in seen
+        seen = set[str]().union(*(caller.result() for caller in callers))
+    assert {"0", "1"} <= seen
+    assert handle.Unary(Ask(act="version"), timeout=30).result().text == "2"

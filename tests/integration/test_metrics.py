@@ -58,7 +58,8 @@ def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory)
 
     A stream that makes a stream is open until the end; two messages have come.
     """
-    deploy(typed_handle_apps.composed(str(tmp_path_factory.mktemp("notes")), queued=1), APPLICATION)
+    inner = typed_handle_apps.Inner.bind(str(tmp_path_factory.mktemp("notes")))
+    deploy(typed_handle_apps.Outer.options(max_queued_requests=1).bind(inner), APPLICATION)
     ask_at(ingress.address, INGRESS_STATE_PATH, None)  # the first of the two readings that its figures need
     with grpc.insecure_channel(ingress.address) as channel:
         stub = UserDefinedServiceStub(channel)

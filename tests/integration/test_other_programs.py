@@ -24,7 +24,7 @@ from sdk import grpc_deployment
 from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse
 from user_defined_protos_sdk import UserDefinedServiceBase
 
-@grpc_deployment(partial=True, ray_actor_options={{"num_cpus": 0.1}})
+@grpc_deployment(partial=True, graceful_shutdown_wait_loop_s=0.1, ray_actor_options={{"num_cpus": 0.1}})
 class Greeter(UserDefinedServiceBase):
     def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
         import {near}

@@ -136,13 +136,15 @@ def test_03_calls_through_a_handle_and_in_other_protocols_wake_it_too(ingress: I
         assert [call.result() for call in web] == [(0, [{"text": form}]) for form in FORMS]
 
 
-def test_03_calls_through_handles_scale_it_up() -> None:
+def test_03_calls_by_clients_and_through_handles_scale_it_up(stub: Any) -> None:
     handle = AsyncProbeHandle.of_application(NAME)
     assert handle.Unary(Ask(note="wakes it"), timeout=30).result().text == "wakes it"
-    calls = [handle.Unary(Ask(number=120_000)) for _ in range(9)]  # the target is 4 for each replica
+    by_clients = [stub.Unary.future(Ask(number=120_000), metadata=METADATA) for _ in range(5)]
+    wait_until(lambda: deployment().replicas == 2)  # the target is 4 calls for each
+    calls = [handle.Unary(Ask(number=120_000)) for _ in range(3)]
     streams = [handle.Both(_unended()) for _ in range(3)]
     wait_until(lambda: deployment().replicas == 3)
-    for call in [*calls, *streams]:
+    for call in [*by_clients, *calls, *streams]:
         call.cancel()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +54,10 @@ def pid(stub: Any, application: str, act: str = "") -> int:
     return int(stub.__call__(UserDefinedMessage(name=act), metadata=metadata_for(application), timeout=5).num)
 
 
-def is_served(stub: Any, application: str, *, not_by: int = 0) -> bool:
-    """Return True if a replica other than the given one answers."""
+def is_served(call: Callable[[], int], *, not_by: int = 0) -> bool:
+    """Return True if a replica other than the given one answers a call, which returns its process id."""
     try:
-        return pid(stub, application) != not_by
+        return call() != not_by
     except grpc.RpcError as error:
         # DEADLINE_EXCEEDED: the call has waited for the next replica in vain.
         if error.code().name in ("UNAVAILABLE", "NOT_FOUND", "DEADLINE_EXCEEDED"):
@@ -75,8 +76,10 @@ def test_replica_context(stub: Any) -> None:
     assert context["tag"]
 
 
-def test_handles_forward_the_request_id_the_application_and_a_model(stub: Any) -> None:
-    assert ask(stub, "handle", request_id="r1") == {"request_id": "r1", "app": "features", "model": "m7"}
+def test_handles_forward_the_request_id_the_application_and_a_model_that_the_call_sets(stub: Any) -> None:
+    seen = {"request_id": "r1", "app": "features"}
+    metadata = {"request_id": "r1", "multiplexed_model_id": "the client's"}
+    assert ask(stub, "handle", **metadata) == [{**seen, "model": ""}, {**seen, "model": "m7"}]
 
 
 def test_resources_bundles_and_environment_reach_the_replica(stub: Any) -> None:
@@ -152,46 +155,61 @@ def test_user_config_is_applied_before_the_first_call(stub: Any) -> None:
     assert ask(stub, "config") == {"greeting": "first"}
 
 
-def test_a_serve_config_file_changes_user_config_without_a_restart_and_may_have_typed_handles(
-    stub: Any, tmp_path: Path
-) -> None:
-    def deploy_config(user_config: dict[str, str]) -> None:
-        application = {
-            "name": "declared",
-            "route_prefix": None,
-            "import_path": "tests.integration.feature_apps:declared",
-            "args": {"notes": str(tmp_path)},
-            "deployments": [
-                {"name": "Features", "user_config": user_config},
-                {"name": "Inner", "max_ongoing_requests": 7},
-            ],
-        }
-        _get_global_client().deploy_apps(ServeDeploySchema(applications=[application]), _blocking=True)
+def deploy_config(notes: Path, user_config: dict[str, str]) -> None:
+    application = {
+        "name": "declared",
+        "route_prefix": None,
+        "import_path": "tests.integration.feature_apps:declared",
+        "args": {"notes": str(notes)},
+        "deployments": [
+            {"name": "Features", "user_config": user_config},
+            {"name": "Inner", "max_ongoing_requests": 7},
+        ],
+    }
+    _get_global_client().deploy_apps(ServeDeploySchema(applications=[application]), _blocking=True)
 
-    deploy_config({"say": "first"})
-    wait_until(lambda: is_served(stub, "declared"), 30)
+
+@pytest.fixture(scope="module")
+def notes_of_declared(ingress: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An application of a Serve config file: its folder of notes."""
+    folder = tmp_path_factory.mktemp("declared")
+    deploy_config(folder, {"say": "first"})
+    yield folder
+    delete("declared")
+
+
+def test_a_serve_config_file_changes_user_config_without_a_restart_and_may_have_typed_handles(
+    stub: Any, notes_of_declared: Path
+) -> None:
+    wait_until(lambda: is_served(lambda: pid(stub, "declared")), 30)
     before = pid(stub, "declared")
     assert ask(stub, "config", application="declared") == {"say": "first"}
     through = ask(stub, "typed handle", application="declared")
     assert through["pid"] != before
     assert through["transport"] != "_Responses", "Ray's handle has carried it"
-    deploy_config({"say": "second"})
+    deploy_config(notes_of_declared, {"say": "second"})
     wait_until(lambda: ask(stub, "config", application="declared") == {"say": "second"})
     assert pid(stub, "declared") == before
     assert ask(stub, "typed handle", application="declared") == through
-    delete("declared")
 
 
-def test_an_unhealthy_replica_is_replaced(stub: Any, deploy: Any, tmp_path: Path) -> None:
-    patients = {"async": feature_apps.AsyncPatient, "sync": feature_apps.SyncPatient}
-    for name, patient in patients.items():
-        deploy(patient.bind(str(tmp_path)), name)
-    before = {name: pid(stub, name, "fall ill") for name in patients}
+def test_an_unhealthy_replica_is_replaced(stub: Any, notes_of_declared: Path, deploy: Any, tmp_path: Path) -> None:
+    def call_async(act: str = "") -> int:
+        metadata = metadata_for("declared")
+        answer = stub.__call__(UserDefinedMessage(name="typed handle", origin=act), metadata=metadata, timeout=5)
+        return int(json.loads(answer.greeting)["pid"])
 
-    for name in patients:
-        wait_until(lambda name=name: is_served(stub, name, not_by=before[name]), 30)
-        delete(name)
-    assert {f"{name} del" for name in patients} <= set(lines(tmp_path))
+    def call_sync(act: str = "") -> int:
+        return pid(stub, "sync", act)
+
+    deploy(feature_apps.SyncPatient.bind(str(tmp_path)), "sync")
+    wait_until(lambda: is_served(call_async), 30)
+    before = {call: call("fall ill") for call in (call_async, call_sync)}
+
+    for call, ill in before.items():
+        wait_until(lambda call=call, ill=ill: is_served(call, not_by=ill), 30)
+    wait_until(lambda: "async del" in lines(notes_of_declared))
+    wait_until(lambda: "sync del" in lines(tmp_path))
 
 
 def test_models_are_unloaded_when_the_replica_stops(notes: Path) -> None:

@@ -18,7 +18,7 @@ from user_defined_protos_pb2 import ImageData
 from user_defined_protos_pb2_grpc import ImageClassificationServiceStub, UserDefinedServiceStub
 
 import sdk
-from tests.integration import apps, updated_app
+from tests.integration import apps, store_apps, updated_app
 from tests.integration.clients import FOO, error_of, metadata_for
 
 METADATA = metadata_for("updated")
@@ -79,8 +79,9 @@ def test_an_allowed_update_is_made(channel: grpc.Channel, caplog: pytest.LogCapt
     assert stub.Predict(ImageData(url="cat"), metadata=METADATA, timeout=30).classes == ["cat"]
     error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=METADATA, timeout=30)
     assert error.code() in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAVAILABLE)
-    # The services of the previous version no longer run.
-    sdk.run(updated_app.app, name="updated")
+    with pytest.raises(sdk.BreakingChangeError) as raised:  # the services of the previous version no longer count
+        sdk.run(store_apps.Clerk.bind(), name="updated")
+    assert [change.path for change in raised.value.changes] == ["userdefinedprotos.ImageClassificationService"]
 
 
 def test_stale_code_of_a_worker_is_reported_at_deployment_and_by_the_ingress(

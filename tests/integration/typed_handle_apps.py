@@ -111,7 +111,7 @@ class Inner(AsyncProbeBase):
 class Outer(UserDefinedServiceBase):
     """Forwards requests; the origin of a message selects the way."""
 
-    def __init__(self, inner: AsyncProbeHandle, plain: SyncProbeHandle) -> None:
+    def __init__(self, inner: AsyncProbeHandle, plain: SyncProbeHandle | None = None) -> None:
         self.inner, self.plain = inner, plain
 
     async def __call__(self, request: UserDefinedMessage) -> UserDefinedResponse:
@@ -125,7 +125,7 @@ class Outer(UserDefinedServiceBase):
                     found = error.find(BadRequest)
                     field = found and found.field_violations[0].field
                     return UserDefinedResponse(greeting=f"{error.code.name} {error.details} {field}")
-            case "plain":
+            case "plain" if self.plain is not None:
                 return UserDefinedResponse(greeting=(await self.plain.Unary(ask)).text)
             case "timed":
                 return UserDefinedResponse(greeting=(await self.inner.Unary(ask, timeout=request.num / 1000)).text)
@@ -184,7 +184,10 @@ def built(arguments: dict[str, str]) -> Any:
     return composed(arguments["notes"])
 
 
-def composed(notes: str, version: int = 0, *, queued: int = -1) -> Any:
-    inner = Inner.bind(notes, version)
+def composed(notes: str) -> Any:
+    return outer(Inner.bind(notes))
+
+
+def outer(inner: Any) -> Any:
     plain = serve.deployment(Plain, **FAST).bind(AsyncProbeHandle(inner))
-    return Outer.options(max_queued_requests=queued).bind(inner, SyncProbeHandle(plain))
+    return Outer.bind(inner, SyncProbeHandle(plain))

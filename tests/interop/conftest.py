@@ -19,10 +19,10 @@ share_with_replicas(generate(HERE / "protos"))
 
 @pytest.fixture(scope="package")
 def inspector(ingress: Any) -> Iterator[str]:
-    """Deploy the inspector as the only application; return its address."""
+    """Deploy the inspector, with the async test service, as the only application; return its address."""
     from tests.interop import inspector_service
 
-    sdk.run(inspector_service.Inspector.bind(), name="inspector")
+    sdk.run(inspector_service.InspectorAndTestService.bind(), name="inspector")
     yield ingress.address
     delete("inspector")
 

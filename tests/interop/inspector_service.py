@@ -13,6 +13,7 @@ from inspector_sdk import InspectorBase
 
 from sdk import RpcError, grpc_deployment
 from sdk.context import ServicerContext
+from tests.interop.interop_service import AsyncTestService
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -35,7 +36,6 @@ def send(wanted: Wanted, context: ServicerContext) -> StringValue:
     return StringValue()
 
 
-@grpc_deployment(max_ongoing_requests=100, graceful_shutdown_wait_loop_s=0.1)
 class Inspector(InspectorBase):
     def __init__(self) -> None:
         self.echoing = 0
@@ -87,3 +87,8 @@ class Inspector(InspectorBase):
 
     async def Echoing(self, request: Empty) -> UInt32Value:
         return UInt32Value(value=self.echoing)
+
+
+@grpc_deployment(max_ongoing_requests=100, graceful_shutdown_wait_loop_s=0.1)
+class InspectorAndTestService(Inspector, AsyncTestService):
+    """One replica for both."""

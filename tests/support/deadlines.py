@@ -27,11 +27,12 @@ def growing_deadlines() -> Iterator[float]:
 
 def happens(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
     """Return True as soon as a condition holds in another thread or process, and False if it does not in time."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.003
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.05)  # most hold within milliseconds
     return True
 
 

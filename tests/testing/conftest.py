@@ -13,7 +13,7 @@ import pytest
 from tests.support.cluster import generate
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(generate(HERE / "protos")))
+sys.path[:0] = [str(generate(protos)) for protos in (HERE / "protos", HERE.parent / "integration" / "protos")]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from user_defined_protos_pb2 import UserDefinedMessage
 
 import sdk.testing
 from sdk._gen.serve_api_pb2 import HealthzRequest, ListApplicationsRequest
-from tests.integration import edge_apps, probes, typed_handle_apps
+from tests.integration import edge_apps, probes
 from tests.integration.prober import METHODS, SERVICES
 from tests.support.cluster import Ingress
 from tests.support.raw_client import RawClient, Stream, compressed, frame
@@ -123,14 +123,14 @@ def composed() -> Iterator[tuple[str, Request]]:
         if act == "seen" and origin != "given":
             continue  # it shows the time that is left
         message = UserDefinedMessage(name=act, origin=origin, num=2)
-        yield f"composed {origin} {act}", Request(f"{service}/__call__", "composed", frames(message), (ID,))
+        yield f"composed {origin} {act}", Request(f"{service}/__call__", "edges", frames(message), (ID,))
     for origin, act in product(("", "both"), ("note", "fail")):
         message = UserDefinedMessage(name=act, origin=origin, num=3)
-        yield f"composed stream {origin} {act}", Request(f"{service}/Streaming", "composed", frames(message), (ID,))
+        yield f"composed stream {origin} {act}", Request(f"{service}/Streaming", "edges", frames(message), (ID,))
     several = UserDefinedMessage(name="note", origin="several")  # calls at once, of which one fails
-    yield "composed several", Request(f"{service}/__call__", "composed", frames(several), (ID,))
+    yield "composed several", Request(f"{service}/__call__", "edges", frames(several), (ID,))
     timed = UserDefinedMessage(name="wait here", origin="timed", num=20)
-    yield "composed timeout", Request(f"{service}/__call__", "composed", frames(timed), (ID,))
+    yield "composed timeout", Request(f"{service}/__call__", "edges", frames(timed), (ID,))
 
 
 def web() -> Iterator[tuple[str, Request]]:
@@ -242,12 +242,11 @@ def applications(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "probe": probes.application(),
         "edges": edge_apps.application(notes),
         "orders": order_apps.Strict.bind(),
-        "composed": typed_handle_apps.composed(notes),
     }
 
 
 def test_the_harness_answers_as_the_cluster(ingress: Ingress, applications: dict[str, Any], deploy: Any) -> None:
-    for name in ("edges", "orders", "composed"):
+    for name in ("edges", "orders"):
         deploy(applications[name], name)
     asked = dict(requests())
     with sdk.testing.serve(applications) as server, RawClient(server.target) as harness:

@@ -16,8 +16,7 @@ APP1 = (("application", "app1"),)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def two(deploy: Any) -> None:
-    deploy(apps.Guide.bind(), "app1")
+def app2(deploy: Any) -> None:
     deploy(apps.SyncGuide.bind(), "app2")
 
 

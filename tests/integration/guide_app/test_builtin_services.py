@@ -20,11 +20,6 @@ from tests.integration.clients import FOO, error_of
 SERVICE = "userdefinedprotos.UserDefinedService"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one(deploy: Any) -> None:
-    deploy(apps.Guide.bind(), "described")
-
-
 def test_health_of_the_proxy_and_of_a_service(channel: grpc.Channel) -> None:
     stub = HealthStub(channel)
     for service in ("", SERVICE, "grpc.health.v1.Health"):
@@ -38,7 +33,7 @@ def test_health_of_the_proxy_and_of_a_service(channel: grpc.Channel) -> None:
 
 @pytest.mark.skipif(not hasattr(health_pb2, "HealthListRequest"), reason="grpcio-health-checking is older than List")
 def test_list_of_all_services(channel: grpc.Channel) -> None:
-    answer = HealthStub(channel).List(health_pb2.HealthListRequest(), metadata=(("application", "described"),))
+    answer = HealthStub(channel).List(health_pb2.HealthListRequest(), metadata=(("application", "app1"),))
     serving = {service for service, each in answer.statuses.items() if each.status == each.SERVING}
     assert {"", SERVICE, "grpc.health.v1.Health", "ray.serve.RayServeAPIService"} <= serving
 
@@ -68,7 +63,7 @@ def test_a_reflection_client_calls_a_method_without_generated_code(channel: grpc
     method = pool.FindServiceByName(SERVICE).FindMethodByName("__call__")
     request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
     call = channel.unary_unary(f"/{SERVICE}/__call__", request.SerializeToString, response.FromString)
-    answer: Any = call(request(name="foo", num=30, origin="bar"), metadata=(("application", "described"),))
+    answer: Any = call(request(name="foo", num=30, origin="bar"), metadata=(("application", "app1"),))
     assert (answer.greeting, answer.num) == ("Hello foo from bar", 60)
 
 

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,23 +29,12 @@ from sdk._ingress.cluster import find_controller
 from sdk._ingress.registry import Replica
 from sdk._xds.snapshot import Endpoint
 from sdk.errors import ClusterError, RpcError
-from tests.integration import typed_handle_apps
 from tests.integration.clients import error_of, trailing
 from tests.integration.typed_handle_calls import OUTCOMES, outcomes
-from tests.support.deadlines import PACE_S, growing_deadlines, wait_until
+from tests.support.deadlines import growing_deadlines, wait_until
 from tests.support.processes import raylet_pid, workers
 
 OUTER = (("application", "typed"), ("request_id", "r1"))
-
-
-@pytest.fixture(scope="module")
-def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("notes")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def app(deploy: Any, notes: Path) -> None:
-    deploy(typed_handle_apps.composed(str(notes)), "typed")
 
 
 @pytest.fixture
@@ -284,29 +271,6 @@ def test_the_handler_is_cancelled_when_a_ray_task_that_calls_it_is_killed(notes:
 def test_clients_do_not_reach_a_deployment_that_is_not_exposed(channel: grpc.Channel) -> None:
     error = error_of(AsyncProbeStub(channel).Unary, Ask(), metadata=OUTER)
     assert error.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-def test_no_call_fails_while_the_called_deployment_is_redeployed(deploy: Any, notes: Path) -> None:
-    handle = AsyncProbeHandle(serve.get_deployment_handle("Inner", "typed"))
-    is_over = threading.Event()
-    seen: list[str] = []
-
-    def call_all_the_time() -> None:
-        while not is_over.wait(PACE_S):
-            seen.append(handle.Unary(Ask(act="version"), timeout=60).result().text)
-            assert len(list(handle.Down(Ask(number=20), timeout=60))) == 20
-            assert handle.Up([Ask(number=1)] * 20, timeout=60).result().number == 20
-
-    with ThreadPoolExecutor(4) as threads:
-        callers = [threads.submit(call_all_the_time) for _ in range(4)]
-        try:
-            for version in (1, 2):
-                deploy(typed_handle_apps.composed(str(notes), version), "typed")
-        finally:
-            is_over.set()
-        for caller in callers:
-            caller.result()
-    assert {"0", "1"} <= set(seen)
 
 
 def test_calls_in_flight_of_a_dead_replica_are_unavailable_and_later_ones_wait_for_the_next(

@@ -20,16 +20,10 @@ from user_defined_protos_sdk import UserDefinedServiceClient, UserDefinedService
 
 import sdk
 from sdk._serve.internals import application_overview, application_overviews, application_states
-from tests.integration import apps
 from tests.integration.clients import FOO, error_of, trailing
 from tests.web.http_client import ask_at
 
 APP1 = (("application", "app1"),)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def app1(deploy: Any) -> None:
-    deploy(apps.Guide.bind(), "app1")
 
 
 def test_routes_to_the_only_application_without_metadata(channel: grpc.Channel) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
 from probe_pb2 import Ask
 
+import sdk.testing
 from tests.integration import probes
 from tests.integration.prober import METHODS, PATIENCE_S, SERVICES, Prober, outcome, wait_until
 
@@ -17,10 +19,14 @@ LIMITS = {"max_ongoing_requests": RUNNING, "max_queued_requests": QUEUED}
 REFUSAL = f"Request dropped due to backpressure (num_queued_requests={QUEUED}, max_queued_requests={QUEUED})."
 
 
-@pytest.fixture(autouse=True, scope="module")
-def app(deploy: Any) -> None:
+@pytest.fixture(scope="module")
+def channel() -> Iterator[grpc.Channel]:
     sync = probes.Sync.options(**LIMITS).bind({})
-    deploy(probes.Async.options(**LIMITS).bind({}, sync), "probe")
+    with (
+        sdk.testing.serve({"probe": probes.Async.options(**LIMITS).bind({}, sync)}) as server,
+        grpc.insecure_channel(server.target) as channel,
+    ):
+        yield channel
 
 
 @pytest.fixture(params=SERVICES)

@@ -12,17 +12,11 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 from sdk._serve.cluster_logs import ClusterLogs, Found
 from sdk._serve.node_logs import Query
-from tests.integration import typed_handle_apps
 from tests.support.loops import PATIENCE_S
 
-APPLICATION = "logged"
+APPLICATION = "typed"
 CALL = "/userdefinedprotos.UserDefinedService/__call__"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def logged(deploy: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    deploy(typed_handle_apps.composed(str(tmp_path_factory.mktemp("notes"))), APPLICATION)
 
 
 def call(channel: grpc.Channel, request_id: str, name: str, application: str = APPLICATION) -> None:
