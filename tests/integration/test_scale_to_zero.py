@@ -49,7 +49,8 @@ SCALING = {
 @pytest.fixture(autouse=True, scope="module")
 def obstacle(deploy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("sleepy") / "obstacle"
-    deploy(Sleepy.options(autoscaling_config=SCALING, max_queued_requests=6).bind(str(path)), NAME)
+    sleepy = Sleepy.options(autoscaling_config=SCALING, max_queued_requests=6, max_constructor_retry_count=1)
+    deploy(sleepy.bind(str(path)), NAME)
     return path
 
 

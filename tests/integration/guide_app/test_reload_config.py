@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 import sdk
 from tests.integration import apps
 from tests.integration.clients import FOO, metadata_for
-from tests.support.deadlines import PACE_S
+from tests.support.deadlines import PACE_S, wait_until
 
 CONFIG = """\
 applications:
@@ -102,44 +101,37 @@ def calls(call: Callable[[], str]) -> Iterator[list[str]]:
     thread.join()
 
 
-def test_a_config_is_reloaded_and_ends_with_the_command(
-    command: Command, deploy: Any, channel: grpc.Channel, tmp_path: Path
+def test_a_config_is_reloaded_and_ends_with_its_command(
+    command: Command, channel: grpc.Channel, tmp_path: Path
 ) -> None:
-    deploy(apps.Guide.bind("other"), "beside")
     stub = UserDefinedServiceStub(channel)
 
     def call(name: str = "reloaded") -> str:
         return str(stub.__call__(FOO, metadata=metadata_for(name), timeout=20).greeting.split()[0])
 
     with calls(call) as answers:
-        (tmp_path / "reloaded_words.py").write_text("WORD = 'second'\n")
-        command.until("reloaded in")
-        assert call() == "second"
-
         (tmp_path / "reloaded_app.py").write_text(APP + FAILS)
         assert command.until("error:").startswith(
             "error: Application 'reloaded' failed to start: deployment Guide: OSError: no such model (reloaded_app.py:"
         )
         command.until("Still serving the previous version")
-        assert call() == "second"
+        assert call() == "first"
 
         (tmp_path / "serve.yaml").write_text(CONFIG.replace("name:", "nam:"))
         command.until("did you mean name?")
         command.until("Still serving the previous version")
 
+        (tmp_path / "reloaded_words.py").write_text("WORD = 'second'\n")
         (tmp_path / "reloaded_app.py").write_text(APP)
         added = CONFIG.splitlines()[1].replace("name: reloaded", "name: added").replace(":app", ":composed")
         (tmp_path / "serve.yaml").write_text(f"{CONFIG}{added}\ngrpc_options: {{request_timeout_s: 9}}\n")
         command.until("options of the ingress have changed; restart the command")
         command.until("reloaded in")
-        assert call("added") == "through_a_handle_second"
+        assert (call(), call("added")) == ("second", "through_a_handle_second")
     assert list(dict.fromkeys(answers)) == ["first", "second"]
 
     sdk.run(apps.Guide.bind("taken"), name="added")  # it is this program's from now on
     command.process.kill()
-    deadline = time.monotonic() + 60
-    while "reloaded" in (left := {each.name for each in sdk.status().applications}):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
-    assert (call("beside"), call("added")) == ("other", "taken"), "they are not the command's"
+    wait_until(lambda: "reloaded" not in {each.name for each in sdk.status().applications}, 60)
+    assert (call("app1"), call("added")) == ("Hello", "taken"), "they are not the command's"
     sdk.delete("added")
