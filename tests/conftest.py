@@ -28,6 +28,8 @@ from tests.support.virtual_time import VirtualLoop
 os.environ["PYRIGHT_PYTHON_IGNORE_WARNINGS"] = "1"
 # Ray's agent would read the figures of every process of the machine every five seconds.
 os.environ["REPORTER_UPDATE_INTERVAL_MS"] = "60000"
+# For arrays as small as those of tests, more threads cost CPU time when NumPy is imported, and again when they wait.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Ray starts workers with niceness 15: replicas and the ingress would get no CPU time while tests keep all cores busy.
 os.environ.update(RAY_worker_niceness="0")
 

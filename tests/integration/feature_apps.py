@@ -13,7 +13,6 @@ from typing import Any
 
 import ray
 from ray import serve
-from ray.serve.handle import DeploymentHandle
 from ray.util import get_current_placement_group
 from user_defined_protos_pb2 import (
     ImageClass,
@@ -55,28 +54,10 @@ def note(notes: Path, line: str) -> None:
         file.write(line + "\n")
 
 
-@serve.deployment(graceful_shutdown_wait_loop_s=0.1)
-class Seen:
-    """Returns the request context that a deployment sees for a call through a handle."""
-
-    async def __call__(self) -> dict[str, str]:
-        context = serve.context._get_serve_request_context()
-        return {
-            "request_id": context.request_id,
-            "app": context.app_name,
-            "model": serve.get_multiplexed_model_id(),
-        }
-
-
 @grpc_deployment(max_ongoing_requests=50, **FAST)
 class Features(UserDefinedServiceBase, ImageClassificationServiceBase):
-    def __init__(
-        self,
-        notes: str,
-        seen: DeploymentHandle[Any] | None = None,
-        inner: UserDefinedServiceHandle | None = None,
-    ) -> None:
-        self.notes, self.seen, self.inner = Path(notes), seen, inner
+    def __init__(self, notes: str, inner: UserDefinedServiceHandle | None = None) -> None:
+        self.notes, self.inner = Path(notes), inner
         self.config: Any = None
         self.health_threads: set[int] = set()
         self.loop_thread = threading.get_ident()
@@ -109,12 +90,22 @@ class Features(UserDefinedServiceBase, ImageClassificationServiceBase):
                 result = await asyncio.to_thread(self.log)
             case "fail":
                 raise ValueError("said by the server")
-            case "handle" if self.seen is not None:
-                result = [await self.seen.remote(), await self.seen.options(multiplexed_model_id="m7").remote()]
+            case "handle":
+                handle = serve.get_deployment_handle("Features", "features").options(method_name="seen")
+                result = [await handle.remote(), await handle.options(multiplexed_model_id="m7").remote()]
             case "typed handle" if self.inner is not None:
                 reply = await self.inner(UserDefinedMessage(name=request.origin))
                 result = {"pid": reply.num, "transport": reply.greeting}
         return UserDefinedResponse(greeting=json.dumps(result), num=os.getpid())
+
+    async def seen(self) -> dict[str, str]:
+        """Return the request context of a call through a handle of Ray Serve."""
+        context = serve.context._get_serve_request_context()
+        return {
+            "request_id": context.request_id,
+            "app": context.app_name,
+            "model": serve.get_multiplexed_model_id(),
+        }
 
     def log(self) -> str:
         """Log from a thread that the handler started, and return the path of the log file."""

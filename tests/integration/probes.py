@@ -29,7 +29,7 @@ LONG = "ü" * 100_000 + "\nthe end: ü %41 \t."
 HANDLES = {
     "handle": "down",
     "handle in a task": "down",
-    "handle of a handle": "middle",
+    "handle of a handle": "narrow",
     "handle of a full deployment": "narrow",
 }
 
@@ -323,8 +323,7 @@ def application() -> Any:
     narrow = serve.deployment(Downstream, name="Narrow", max_ongoing_requests=1, max_queued_requests=1, **options).bind(
         down
     )
-    middle = serve.deployment(Downstream, name="Middle", max_ongoing_requests=100, **options).bind(down)
-    handles = {"down": down, "middle": middle, "narrow": narrow}
+    handles = {"down": down, "narrow": narrow}
     return Async.bind(handles, Sync.bind(handles))
 
 

@@ -30,7 +30,7 @@ def notes(deploy: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ray_actor_options=RESOURCES,
         placement_group_bundles=[{"CPU": 0.5}, {"CPU": 0.25}],
     )
-    deploy(options.bind(str(folder), feature_apps.Seen.bind()), "features")
+    deploy(options.bind(str(folder)), "features")
     return folder
 
 

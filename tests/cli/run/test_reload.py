@@ -245,6 +245,15 @@ def test_a_module_that_fails_is_one_line(
     assert capsys.readouterr().out == f"error: Module 'broken_app' can't be imported: {where}\n"
 
 
+def test_a_config_with_an_error_is_not_deployed(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SDK_CODE_VERSION", "")  # restored afterwards
+    (here / "serve.yaml").write_text("applications: [{nam: shop, import_path: 'app:app'}]")
+    assert redeploy.deploy(DeployRequest("serve.yaml", None, "127.0.0.1:1", True, False, ())) == 1
+    assert "did you mean name?" in capsys.readouterr().out
+
+
 def test_a_config_on_a_separate_ray(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

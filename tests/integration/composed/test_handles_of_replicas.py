@@ -246,24 +246,24 @@ async def test_callers_learn_of_each_change_from_their_nodes_proxy() -> None:
     writer.close()
 
 
-@pytest.mark.parametrize("kind", ["unary", "stream", "conversation"])
-def test_the_handler_is_cancelled_when_a_ray_task_that_calls_it_is_killed(notes: Path, kind: str) -> None:
-    note = f"wait of a killed caller, {kind}"
+def test_the_handlers_are_cancelled_when_a_ray_task_that_calls_them_is_killed(notes: Path) -> None:
+    kinds = {kind: f"wait of a killed caller, {kind}" for kind in ("unary", "stream", "conversation")}
 
     @ray.remote(num_cpus=0, max_retries=0)
     def caller() -> None:
-        (notes / f"{note} pid").write_text(str(os.getpid()))
+        (notes / "pid of the caller").write_text(str(os.getpid()))
         handle = AsyncProbeHandle(serve.get_deployment_handle("Inner", "typed"))
-        ask = Ask(act="wait", note=note, number=1)
-        if kind == "unary":
-            handle.Unary(ask).result()
-        else:
-            list(handle.Down(ask) if kind == "stream" else handle.Both([ask]))
+        asks = {kind: Ask(act="wait", note=note, number=1) for kind, note in kinds.items()}
+        streams = handle.Down(asks["stream"]), handle.Both([asks["conversation"]])
+        handle.Unary(asks["unary"]).result()
+        assert streams, "they run meanwhile"
 
     task = caller.remote()
-    wait_until((notes / f"{note} began").exists)
-    os.kill(int((notes / f"{note} pid").read_text()), signal.SIGKILL)
-    wait_until((notes / f"{note} ended").exists)
+    for note in kinds.values():
+        wait_until((notes / f"{note} began").exists)
+    os.kill(int((notes / "pid of the caller").read_text()), signal.SIGKILL)
+    for note in kinds.values():
+        wait_until((notes / f"{note} ended").exists)
     with pytest.raises(ray.exceptions.WorkerCrashedError):
         ray.get(task)
 
