@@ -28,10 +28,10 @@ class Front(SyncProbeBase):
 
     Args:
         inner: The hidden deployment.
-        beside: Another deployment of the application, which calls it too.
+        other: Another deployment of the application, which calls it too.
     """
 
-    def __init__(self, inner: AsyncProbeHandle, beside: Any) -> None:
+    def __init__(self, inner: AsyncProbeHandle, other: Any) -> None:
         self.inner = inner
 
     async def Unary(self, request: Ask, grpc_context: Any) -> Told:
