@@ -14,26 +14,26 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 
+from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
-from codegen import fixups, naming, relocate
+from codegen import fixups, naming, plugin, relocate
 from codegen.batches import batches
 from codegen.console import count
 from codegen.errors import CodegenError
 from codegen.generated_files import GeneratedFiles
+from codegen.isolated import isolated
 from codegen.parsed_files import ParsedFiles
 from codegen.sources import Source, absolute
 from codegen.template_folders import template_folders
 from codegen.validate_proto import REMEDY, VALIDATE_PROTO, descriptor
 
 _NEEDS = {"grpc_tools": "grpcio-tools", "jinja2": "jinja2", "mypy_protobuf": "mypy-protobuf"}
-
-# `python -c` puts the current folder first on sys.path; modules there may hide ours.
-_PYTHON = "import sys; sys.path[:] = filter(None, sys.path); "
 
 # Prefixes of protoc's messages: `--all_out: protoc-gen-all: ` of an error of a plugin, and
 # `W0000 00:00:1795352970.6 5693 parser.cc:659] ` of its logger.
@@ -49,6 +49,8 @@ _NOT_FOUND = re.compile(r"^(\S.*): File not found\.$")
 _IMPORT = re.compile(r'^(.+:\d+:\d+: Import "(.+)" was not found) or had errors\.$')
 # A serialized FileDescriptorSet, below the folder of a run of protoc.
 _DESCRIPTORS = "descriptors.pb"
+# A serialized CodeGeneratorRequest.
+_REQUEST = "request.pb"
 
 # Batches that run at the same time. Each takes some 250 MB.
 _PARALLEL = 2
@@ -189,10 +191,7 @@ class Protoc:
         modules = [naming.module(name) for name in names]
         generated = self._closing.enter_context(closing(GeneratedFiles(self._folder / "generated")))
         reserved: dict[str, str] = {}
-        for batch, archive in self._generate_batches(self._plugin(names)):
-            # A comment that is not UTF-8 gets into gRPC's module as it is.
-            files = {name: content.decode(errors="replace") for name, content in _unpacked(archive)}
-            archive.unlink()
+        for batch, files in self._generate_batches(names):
             relocated = relocate.relocate(files, self._package, modules, reserved)
             generated.extend({path: text.encode() for path, text in relocated.items()})
             reserved |= fixups.with_reserved_names(files)
@@ -200,22 +199,61 @@ class Protoc:
                 on_generated()
         return generated
 
-    def _plugin(self, names: Sequence[str]) -> Path:
-        """Write the plugin that protoc starts, and return its path."""
-        listed = self._folder / "all_protos"
-        listed.write_text("\n".join(names), encoding="utf-8")
-        plugin = self._folder / "protoc-gen-all"
-        command = [sys.executable, "-c", f"{_PYTHON}from codegen.bundled_plugins import main; main()", str(listed)]
-        plugin.write_text(f"#!/bin/sh\nexec {shlex.join(command)}\n", encoding="utf-8")
-        plugin.chmod(0o700)
-        return plugin
+    def _plugin(self, names: Sequence[str] = ()) -> Path:
+        """Write the plugin that protoc starts, and return its path.
 
-    def _generate_batches(self, plugin: Path) -> Iterator[tuple[Sequence[Source], Path]]:
-        """Yield each batch of sources with an archive of its files, which the caller removes.
+        Args:
+            names: Names of all protos whose modules are in the output folder. Without them, the plugin only keeps the
+                request, for ``_respond``.
+        """
+        if names:
+            listed = self._folder / "all_protos"
+            listed.write_text("\n".join(names), encoding="utf-8")
+            # `python -c` puts the current folder first on sys.path; modules there may hide ours.
+            code = "import sys; sys.path[:] = filter(None, sys.path); from codegen.bundled_plugins import main; main()"
+            command = f"exec {shlex.join([sys.executable, '-c', code, str(listed)])}"
+        else:
+            # protoc looks in the response for what a plugin supports.
+            response = self._folder / "response"
+            response.write_bytes(plugin.respond(CodeGeneratorRequest()).SerializeToString())
+            command = f"cat > {shlex.quote(str(self._folder / _REQUEST))} && cat {shlex.quote(str(response))}"
+        script = self._folder / "protoc-gen-all"
+        script.write_text(f"#!/bin/sh\n{command}\n", encoding="utf-8")
+        script.chmod(0o700)
+        return script
+
+    def _respond(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield the name and content of each file of the plugins for the request that protoc made.
+
+        Args:
+            names: Names of all protos whose modules are in the output folder.
+
+        Raises:
+            CodegenError: A plugin reported an error.
+        """
+        from codegen import bundled_plugins  # with mypy-protobuf, which is slow to import
+
+        request = isolated(CodeGeneratorRequest).FromString((self._folder / _REQUEST).read_bytes())
+        said: list[str] = []
+        response = bundled_plugins.respond(request, names, said.append)
+        messages = self._messages("\n".join((*said, response.error)))
+        if response.error:
+            raise _error((*self.warnings, *messages))
+        self._warn(messages)
+        yield from ((file.name, file.content) for file in response.file)
+
+    def _generate_batches(self, names: Sequence[str]) -> Iterator[tuple[Sequence[Source], dict[str, str]]]:
+        """Yield each batch of sources with its files.
 
         A source comes after those that it imports, or with them.
+
+        Args:
+            names: Names of all protos whose modules are in the output folder.
         """
         divided = batches(self._sources)
+        are_many = len(divided) > 1
+        # A single batch needs no process for the plugins; those of many use all cores.
+        plugin = self._plugin(names if are_many else ())
         # In the first folder, `descriptors` finds the set of a run with a single batch.
         folders = [self._folder, *(self._folder / f"batch-{number}" for number in range(1, len(divided)))]
 
@@ -232,17 +270,22 @@ class Protoc:
         try:
             for batch, folder, archive in zip(divided, folders, pool.map(generate, divided, folders), strict=True):
                 self.parsed.add(folder / _DESCRIPTORS)
-                if len(divided) > 1:
+                # A comment that is not UTF-8 gets into gRPC's module as it is.
+                files = {name: content.decode(errors="replace") for name, content in _unpacked(archive)}
+                archive.unlink()
+                if are_many:
                     (folder / _DESCRIPTORS).unlink()
-                yield batch, archive
+                else:
+                    files |= self._respond(names)
+                yield batch, files
         except CodegenError:
-            if len(divided) > 1:
+            if are_many:
                 pool.shutdown(cancel_futures=True)
                 self.read()  # raises the errors of all protos together
             raise
         finally:
             pool.shutdown(cancel_futures=True)
-        if len(divided) > 1 and self.parsed.may_conflict:
+        if are_many and self.parsed.may_conflict:
             self.read()
 
     def _run(self, folder: Path, sources: Sequence[Source], outputs: Sequence[str] = ()) -> None:
@@ -272,10 +315,11 @@ class Protoc:
         listed = folder / "arguments"
         listed.write_text("\n".join(arguments), encoding="utf-8")
         # All that `grpc_tools.protoc.main` does; its module imports what takes twice as long as protoc itself.
-        code = f"{_PYTHON}from grpc_tools._protoc_compiler import run_main; "
+        path = [str(Path(folder).parent) for folder in _search_locations("grpc_tools")]
+        code = f"import sys; sys.path += {path!r}; from grpc_tools._protoc_compiler import run_main; "
         code += f"sys.exit(run_main([b'protoc', {f'@{listed}'.encode()!r}]))"
         done = subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, "-I", "-S", "-c", code],  # without what only slows the start
             cwd=self._folder / "empty",
             capture_output=True,
             text=True,
@@ -287,11 +331,11 @@ class Protoc:
             return
         messages = self._messages(done.stderr)
         if done.returncode != 0:
-            errors = [line for line in messages if not _WARNING.match(line)]
-            if not errors:
-                raise CodegenError(f"protoc failed with exit code {done.returncode}", details=messages)
-            raise CodegenError(f"{count(len(errors), 'error')} in the protos", details=messages)
-        self.warnings = tuple(dict.fromkeys((*self.warnings, *messages)))
+            raise _error(messages, f"protoc failed with exit code {done.returncode}")
+        self._warn(messages)
+
+    def _warn(self, warnings: Sequence[str]) -> None:
+        self.warnings = tuple(dict.fromkeys((*self.warnings, *warnings)))
 
     def _find_packaged(self, stderr: str, given: Collection[str]) -> bool:
         """Return True if a proto that protoc did not find is in an installed package, and was not given to it."""
@@ -323,6 +367,12 @@ class Protoc:
                 line += f", and {REMEDY}" if match[2] == VALIDATE_PROTO else ""
             messages[line] = None
         return tuple(messages)
+
+
+def _error(messages: Sequence[str], without: str = "") -> CodegenError:
+    """Return the error for messages of protoc and the plugins; its text is ``without`` if all are warnings."""
+    errors = [line for line in messages if not _WARNING.match(line)]
+    return CodegenError(f"{count(len(errors), 'error')} in the protos" if errors else without, details=messages)
 
 
 def _unpacked(archive: Path) -> Iterator[tuple[str, bytes]]:
@@ -368,6 +418,7 @@ def _search_locations(module: str) -> Collection[str]:
     return (spec and spec.submodule_search_locations) or ()
 
 
+@cache  # of what this process has loaded, which `--watch` keeps when a tool changes
 def _tools_digest() -> str:
     """Return a digest that changes if protoc, a plugin, or a template changes."""
     from grpc_tools import grpc_version  # type: ignore[import-untyped]  # it has no types

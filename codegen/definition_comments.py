@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from google.protobuf.descriptor_pb2 import SourceCodeInfo
-
 from codegen.comments import comment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from google.protobuf.descriptor_pb2 import DescriptorProto, EnumDescriptorProto, FileDescriptorProto
+    from google.protobuf.descriptor_pb2 import (
+        DescriptorProto,
+        EnumDescriptorProto,
+        FileDescriptorProto,
+        SourceCodeInfo,
+    )
 
 # Field numbers in descriptor.proto; SourceCodeInfo.Location.path is made of them:
 # https://github.com/protocolbuffers/protobuf/blob/main/src/google/protobuf/descriptor.proto
@@ -40,7 +43,7 @@ def remove_other_places(files: Iterable[FileDescriptorProto]) -> None:
             or place.leading_detached_comments
             or len(place.path) in _HAVE_LINES
         ]
-        file.source_code_info.CopyFrom(SourceCodeInfo(location=kept))
+        file.source_code_info.CopyFrom(type(file.source_code_info)(location=kept))
 
 
 class DefinitionComments:

@@ -180,7 +180,7 @@ def _require_normal_defaults(file: FileDescriptorProto) -> None:
     if file.syntax == "proto3":  # it has no defaults
         return
     scope = f"{file.package}." if file.package else ""
-    for name, field in _fields(scope, file):
+    for name, field in _fields(scope, file.extension, file.message_type):
         format_, smallest = _SMALLEST.get(field.type, ("", 0.0))
         if field.default_value and format_ and 0 < abs(_rounded(field.default_value, format_)) < smallest:
             raise CodegenError(
@@ -194,12 +194,15 @@ def _rounded(number: str, format_: str) -> float:
     return float(rounded)
 
 
-def _fields(scope: str, owner: FileDescriptorProto | DescriptorProto) -> Iterator[tuple[str, FieldDescriptorProto]]:
+def _fields(
+    scope: str, extensions: Iterable[FieldDescriptorProto], messages: Iterable[DescriptorProto]
+) -> Iterator[tuple[str, FieldDescriptorProto]]:
     """Yield the full name and the field of each field and extension in a file or a message."""
-    fields = owner.extension if isinstance(owner, FileDescriptorProto) else (*owner.field, *owner.extension)
-    yield from ((scope + field.name, field) for field in fields)
-    for message in owner.message_type if isinstance(owner, FileDescriptorProto) else owner.nested_type:
-        yield from _fields(f"{scope}{message.name}.", message)
+    yield from ((scope + field.name, field) for field in extensions)
+    for message in messages:
+        inner = f"{scope}{message.name}."
+        yield from ((inner + field.name, field) for field in message.field)
+        yield from _fields(inner, message.extension, message.nested_type)
 
 
 def _messages(protos: Iterable[FileDescriptorProto]) -> Iterator[tuple[str, MessageLocation]]:

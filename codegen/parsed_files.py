@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from google.protobuf.proto import parse_length_prefixed
 
+from codegen.isolated import isolated
+
 if TYPE_CHECKING:
     from io import BytesIO
 
@@ -48,7 +50,7 @@ class ParsedFiles:
             # https://protobuf.dev/programming-guides/encoding/#length-types
             while stream.read(1):
                 # Any buffered stream will do.
-                file = parse_length_prefixed(FileDescriptorProto, cast("BytesIO", stream))
+                file = parse_length_prefixed(isolated(FileDescriptorProto), cast("BytesIO", stream))
                 if file.name not in self.digests:
                     self._add(file)
 

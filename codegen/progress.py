@@ -43,7 +43,8 @@ class _ProgressBar(ProgressReporter):
 
         text = TextColumn("{task.description}")
         columns = (SpinnerColumn(), text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        # The stderr of now: while mypy-protobuf runs in this process, it has another.
+        self._progress = Progress(*columns, console=Console(file=sys.stderr), transient=True)
         self._progress.start()
 
     def begin(self, text: str, total: int | None = None) -> None:

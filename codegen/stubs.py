@@ -6,6 +6,7 @@ import io
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -34,17 +35,16 @@ def __getattr__(name: str) -> Any: ...
 '''
 
 # mypy-protobuf's own options of fields. Other people use these numbers too: google/cloud/extended_operations.proto.
-_OPTIONS = extensions_pb2.DESCRIPTOR.extensions_by_name.values()
-_NUMBERS = frozenset(option.number for option in _OPTIONS)
+_NUMBERS = frozenset(option.number for option in extensions_pb2.DESCRIPTOR.extensions_by_name.values())
 
 
 def write(request: CodeGeneratorRequest, warn: Callable[[str], None]) -> Iterator[CodeGeneratorResponse.File]:
     """Yield the stubs of the files to generate.
 
     Args:
-        request: The request of protoc. It loses options that mypy-protobuf would take for its own, and what no plugin
-            here reads.
-        warn: Receives a message for each proto whose stub has no types.
+        request: The request of protoc, ``isolated``. It loses options that mypy-protobuf would take for its own, and
+            what no plugin here reads.
+        warn: Receives the warnings of mypy-protobuf, and one for each proto whose stub has no types.
     """
     # `quiet` keeps it from listing the files that it writes.
     request.parameter = "quiet"
@@ -70,10 +70,10 @@ def _responses(
         warn: As in ``write``.
     """
     try:
-        yield _run(plugin, data)
+        yield _run(plugin, data, warn)
     except Exception as error:  # whatever it raises, it raises for one proto
         names = list(request.file_to_generate)
-        part = CodeGeneratorRequest()
+        part = type(request)()
         part.CopyFrom(request)
         if len(names) > 1:
             middle = len(names) // 2
@@ -91,19 +91,21 @@ def _responses(
         yield CodeGeneratorResponse(file=[CodeGeneratorResponse.File(name=path, content=_UNTYPED)])
 
 
-def _run(plugin: Plugin, request: bytes) -> CodeGeneratorResponse:
+def _run(plugin: Plugin, request: bytes, warn: Callable[[str], None]) -> CodeGeneratorResponse:
     """Call the entry point of a plugin, which reads the request from stdin and writes the response to stdout."""
     stdin, stdout = sys.stdin, sys.stdout
-    written = io.BytesIO()
+    written, said = io.BytesIO(), io.StringIO()
     try:
         sys.stdin = cast("io.TextIOWrapper", SimpleNamespace(buffer=io.BytesIO(request)))
         sys.stdout = cast("io.TextIOWrapper", SimpleNamespace(buffer=written))
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(said):
             # It parses comments to see whether they are literals of Python.
             warnings.simplefilter("ignore", SyntaxWarning)
             plugin()
     finally:
         sys.stdin, sys.stdout = stdin, stdout
+        for line in said.getvalue().splitlines():
+            warn(line)
     response = CodeGeneratorResponse.FromString(written.getvalue())
     if response.error:
         raise ValueError(response.error)
@@ -111,13 +113,13 @@ def _run(plugin: Plugin, request: bytes) -> CodeGeneratorResponse:
 
 
 def _remove_options_of_others(request: CodeGeneratorRequest) -> None:
-    """Remove options with mypy-protobuf's numbers, if a proto of somebody else defines those."""
+    """Remove custom options of fields, if a proto of somebody else defines one with a number of mypy-protobuf's."""
     if not any(_defines_number(file) for file in request.proto_file if file.package != "mypy_protobuf"):
         return
     for file in request.proto_file:
         for field in (*file.extension, *(field for message in file.message_type for field in _fields(message))):
-            for option in _OPTIONS if field.HasField("options") else ():
-                field.options.ClearExtension(option)
+            if field.HasField("options"):
+                field.options.DiscardUnknownFields()
 
 
 def _defines_number(file: FileDescriptorProto) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pty
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from codegen.cli import codegen
+from codegen.progress import reporter
 from tests.support.project import FILES, PROTO, Sdk, content, message, outcome, put
 from tests.support.sdk_command import SDK
 
@@ -260,6 +262,18 @@ def test_a_run_on_many_protos_shows_its_progress_in_a_terminal(project: Path) ->
     for step in ("generating code for 61 protos", "writing 241 files"):
         assert step in shown
     assert "reading the protos" in in_terminal("protos", "--out", "gen")
+
+
+def test_the_progress_is_shown_while_a_plugin_has_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", terminal)
+    with reporter() as bar:
+        bar.expect(60)
+        with redirect_stderr(io.StringIO()) as captured:
+            bar.begin("generating")
+        assert ("generating" in terminal.getvalue(), captured.getvalue()) == (True, "")
 
 
 def test_help_shows_examples(sdk: Sdk) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from codegen.sync import Options, update
 from tests.support.project import PROTO, Sdk, content, message, outcome, put
 
 SERVICE = "message Ask {{}} service Shop {{ rpc Get(Ask) returns ({answer}); }}\n"
@@ -130,12 +131,16 @@ def test_comments_that_are_not_utf8_or_have_quotes(sdk: Sdk) -> None:
     assert content("alone")["l_pb2_grpc.pyi"] == content("gen")["l_pb2_grpc.pyi"]
 
 
-def test_a_number_of_mypy_protobufs_options_that_is_the_users(sdk: Sdk) -> None:
+# 1154 is a message, as which the text can't be read.
+@pytest.mark.parametrize("number", [1151, 1154])
+def test_a_number_of_mypy_protobufs_options_that_is_the_users(project: Path, number: int) -> None:
     imports = 'import "google/protobuf/descriptor.proto";\n'
-    option = 'extend google.protobuf.FieldOptions { string of = 1151; }\nmessage A { string a = 1 [(of) = "name"]; }\n'
-    put({"protos/ext.proto": proto("ext", option, imports)})
-    assert outcome(sdk("protos", "--out", "gen"))[::2] == (0, "")
-    assert b"    a: _builtins.str\n" in content("gen")["ext_pb2.pyi"]
+    option = f"extend google.protobuf.FieldOptions {{ string of = {number}; }}\n"
+    put({"protos/ext.proto": proto("ext", option + 'message A { string a = 1 [(of) = "name"]; }\n', imports)})
+    for out in ("gen", "again"):  # in a process that has mypy-protobuf's options, too
+        result = update(Options((Path("protos"),), Path(out)))
+        assert (len(result.missing), result.warnings) == (9, ())
+        assert b"    a: _builtins.str\n" in content(out)["ext_pb2.pyi"]
 
 
 def test_a_proto_that_mypy_protobuf_cannot_read_ends_no_run(sdk: Sdk) -> None:

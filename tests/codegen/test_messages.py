@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -169,18 +167,22 @@ def test_a_manifest_from_the_future(sdk: Sdk) -> None:
     )
 
 
-def test_an_error_of_the_plugin_reads_like_one_of_protoc(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = subprocess.run
-
-    def plugin_fails(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        done = run(command, **options)
-        if (Path(options["cwd"]).parent / "protoc-gen-all").exists():
-            done.returncode, done.stderr = 1, "--all_out: protoc-gen-all: greet.proto: it is wrong\n"
-        return done
-
-    monkeypatch.setattr(subprocess, "run", plugin_fails)
+@pytest.mark.parametrize("in_batches", [False, True])
+def test_an_error_of_the_plugin_reads_like_one_of_protoc(
+    project: Path, in_batches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put({"protos/a.proto": "package a; message M { optional float f = 1 [default = 1e-45]; }"})
+    if in_batches:
+        monkeypatch.setattr("codegen.compile.batches", lambda sources: [[source] for source in sources])
     done = CliRunner().invoke(codegen, ["protos", "--out", "gen"])
-    assert (done.exit_code, done.output) == (1, "protos/greet.proto: it is wrong\nerror: 1 error in the protos\n")
+    assert (done.exit_code, done.output) == (
+        1,
+        "protos/a.proto: warning: it is read as proto2, because it has neither syntax nor edition; add "
+        '`syntax = "proto2";`\n'
+        "protos/a.proto: a.M.f can't be imported: protobuf refuses the default 1.40129846e-45, which is closer to 0 "
+        "than 1.17549435e-38, the smallest normal number of its type; write 0 or a larger one\n"
+        "error: 1 error in the protos\n",
+    )
     assert not Path("gen").exists()
 
 

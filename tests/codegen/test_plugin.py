@@ -15,6 +15,7 @@ from google.protobuf.compiler.plugin_pb2 import CodeGeneratorRequest, CodeGenera
 from google.protobuf.descriptor_pb2 import Edition, FileDescriptorSet
 
 from codegen import bundled_plugins, plugin, stubs
+from codegen.isolated import isolated
 from tests.support.project import PROTO, content, message, put
 from tests.support.sdk_command import SDK
 
@@ -180,9 +181,10 @@ def test_it_reads_only_the_request(tree: CodeGeneratorRequest, tmp_path: Path) -
 
 def test_in_one_process_the_plugins_read_fewer_places_and_give_the_same_files(tree: CodeGeneratorRequest) -> None:
     tree.proto_file[0].source_code_info.location[-1].leading_detached_comments.append(" the end")
-    alone = CodeGeneratorRequest.FromString(tree.SerializeToString())
+    tree = isolated(CodeGeneratorRequest).FromString(tree.SerializeToString())
+    alone = isolated(CodeGeneratorRequest).FromString(tree.SerializeToString())
     files = [*plugin.respond(alone).file, *stubs.write(alone, pytest.fail)]
     places = sum(len(file.source_code_info.location) for file in tree.proto_file)
-    together = bundled_plugins.respond(tree, list(tree.file_to_generate)).file
+    together = bundled_plugins.respond(tree, list(tree.file_to_generate), pytest.fail).file
     assert list(together) == files
     assert sum(len(file.source_code_info.location) for file in tree.proto_file) < places / 2

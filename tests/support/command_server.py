@@ -75,10 +75,13 @@ def serve() -> None:
     """Fork for each line of the input, and print the exit code of each."""
     import ray.serve  # noqa: F401  # what takes long
 
+    import codegen.bundled_plugins
+    import codegen.render
     import sdk._serve.api
     import sdk.cli.check.command
     import sdk.cli.run.command  # noqa: F401
 
+    codegen.render._environment().get_template("sdk.py.jinja")  # it takes a third of a small run
     assert len(os.listdir("/proc/self/task")) == 1, "a fork would lack the other threads"
     for line in sys.stdin:
         order = json.loads(line)
