@@ -211,68 +211,145 @@ DRAFT_VERSION_03: XRateLimitHeadersRFCVersion.ValueType  # 1
 Global___XRateLimitHeadersRFCVersion: _TypeAlias = XRateLimitHeadersRFCVersion  # noqa: Y015
 
 @_typing.final
-class DiscoveryRequest(_message.Message):
+class DeltaDiscoveryRequest(_message.Message):
     """---- Discovery: requests and responses of an ADS stream ----"""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    VERSION_INFO_FIELD_NUMBER: _builtins.int
+    @_typing.final
+    class InitialResourceVersionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NODE_FIELD_NUMBER: _builtins.int
-    RESOURCE_NAMES_FIELD_NUMBER: _builtins.int
     TYPE_URL_FIELD_NUMBER: _builtins.int
+    RESOURCE_NAMES_SUBSCRIBE_FIELD_NUMBER: _builtins.int
+    RESOURCE_NAMES_UNSUBSCRIBE_FIELD_NUMBER: _builtins.int
+    INITIAL_RESOURCE_VERSIONS_FIELD_NUMBER: _builtins.int
     RESPONSE_NONCE_FIELD_NUMBER: _builtins.int
     ERROR_DETAIL_FIELD_NUMBER: _builtins.int
-    version_info: _builtins.str
     type_url: _builtins.str
     response_nonce: _builtins.str
     @_builtins.property
     def node(self) -> Global___Node: ...
     @_builtins.property
-    def resource_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def resource_names_subscribe(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def resource_names_unsubscribe(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def initial_resource_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
     def error_detail(self) -> Global___Status: ...
     def __init__(
         self,
         *,
-        version_info: _builtins.str = ...,
         node: Global___Node | None = ...,
-        resource_names: _abc.Iterable[_builtins.str] | None = ...,
         type_url: _builtins.str = ...,
+        resource_names_subscribe: _abc.Iterable[_builtins.str] | None = ...,
+        resource_names_unsubscribe: _abc.Iterable[_builtins.str] | None = ...,
+        initial_resource_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         response_nonce: _builtins.str = ...,
         error_detail: Global___Status | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["error_detail", b"error_detail", "node", b"node"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_detail", b"error_detail", "node", b"node", "resource_names", b"resource_names", "response_nonce", b"response_nonce", "type_url", b"type_url", "version_info", b"version_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_detail", b"error_detail", "initial_resource_versions", b"initial_resource_versions", "node", b"node", "resource_names_subscribe", b"resource_names_subscribe", "resource_names_unsubscribe", b"resource_names_unsubscribe", "response_nonce", b"response_nonce", "type_url", b"type_url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DiscoveryRequest: _TypeAlias = DiscoveryRequest  # noqa: Y015
+Global___DeltaDiscoveryRequest: _TypeAlias = DeltaDiscoveryRequest  # noqa: Y015
 
 @_typing.final
-class DiscoveryResponse(_message.Message):
+class DeltaDiscoveryResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
-    VERSION_INFO_FIELD_NUMBER: _builtins.int
+    SYSTEM_VERSION_INFO_FIELD_NUMBER: _builtins.int
     RESOURCES_FIELD_NUMBER: _builtins.int
     TYPE_URL_FIELD_NUMBER: _builtins.int
     NONCE_FIELD_NUMBER: _builtins.int
-    version_info: _builtins.str
+    REMOVED_RESOURCES_FIELD_NUMBER: _builtins.int
+    system_version_info: _builtins.str
     type_url: _builtins.str
     nonce: _builtins.str
+    @_builtins.property
+    def resources(self) -> _containers.RepeatedCompositeFieldContainer[Global___DiscoveryResource]: ...
+    @_builtins.property
+    def removed_resources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        system_version_info: _builtins.str = ...,
+        resources: _abc.Iterable[Global___DiscoveryResource] | None = ...,
+        type_url: _builtins.str = ...,
+        nonce: _builtins.str = ...,
+        removed_resources: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "removed_resources", b"removed_resources", "resources", b"resources", "system_version_info", b"system_version_info", "type_url", b"type_url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeltaDiscoveryResponse: _TypeAlias = DeltaDiscoveryResponse  # noqa: Y015
+
+@_typing.final
+class DiscoveryResource(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    name: _builtins.str
+    @_builtins.property
+    def resource(self) -> _any_pb2.Any: ...
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        resource: _any_pb2.Any | None = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "resource", b"resource", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiscoveryResource: _TypeAlias = DiscoveryResource  # noqa: Y015
+
+@_typing.final
+class DiscoveryResponse(_message.Message):
+    """In the files of TLS secrets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def resources(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]: ...
     def __init__(
         self,
         *,
-        version_info: _builtins.str = ...,
         resources: _abc.Iterable[_any_pb2.Any] | None = ...,
-        type_url: _builtins.str = ...,
-        nonce: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["nonce", b"nonce", "resources", b"resources", "type_url", b"type_url", "version_info", b"version_info"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resources", b"resources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,7 +21,7 @@ from sdk._gen import envoy_pb2 as pb
 from sdk._guard.private_socket import private_socket
 from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, pack_resource
 from sdk._xds.resources import Resources, check_resources
-from sdk._xds.subscription import RequestKind, Response, Subscription, VersionedResources
+from sdk._xds.subscription import Response, Subscription, VersionedResources
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
@@ -60,10 +60,15 @@ class _Stream:
         self.subscriptions: dict[str, Subscription] = {}
         self.outbox: asyncio.Queue[Response | None] = asyncio.Queue()
 
-    def send_due(self, type_url: str, current: VersionedResources | None) -> None:
+    def send_due(self, type_url: str, resources: Mapping[str, VersionedResources]) -> None:
         subscription = self.subscriptions.get(type_url)
-        if subscription is not None and (response := subscription.next_response(current)) is not None:
-            self.outbox.put_nowait(response)
+        if subscription is None or (response := subscription.next_response(resources.get(type_url))) is None:
+            return
+        self.outbox.put_nowait(response)
+        if type_url == CLUSTER_TYPE and response.replaces and ENDPOINT_TYPE in self.subscriptions:
+            # A cluster that changes waits for its endpoints, which Envoy is subscribed to, and does not ask for again.
+            self.subscriptions[ENDPOINT_TYPE].send_again()
+            self.send_due(ENDPOINT_TYPE, resources)
 
     def has_names(self, type_url: str) -> bool:
         """Return whether Envoy is subscribed to resources of a type: without its listener it unsubscribes."""
@@ -120,11 +125,11 @@ class AdsServer:
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", -1)])
         method = grpc.stream_stream_rpc_method_handler(
             self._serve_stream,
-            request_deserializer=pb.DiscoveryRequest.FromString,
+            request_deserializer=pb.DeltaDiscoveryRequest.FromString,
             response_serializer=Response.encode,
         )
         server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler(_SERVICE, {"StreamAggregatedResources": method}),)
+            (grpc.method_handlers_generic_handler(_SERVICE, {"DeltaAggregatedResources": method}),)
         )
         log = grpc.stream_unary_rpc_method_handler(
             self._take_log,
@@ -250,9 +255,9 @@ class AdsServer:
     def _set_resources(self, type_url: str, resources: Mapping[str, Resource]) -> None:
         current = self._resources.get(type_url)
         if current is None or (current.resources is not resources and current.resources != resources):
-            self._resources[type_url] = current = VersionedResources(current.version + 1 if current else 1, resources)
+            self._resources[type_url] = VersionedResources(current.version + 1 if current else 1, resources)
         for stream in self._streams:
-            stream.send_due(type_url, current)
+            stream.send_due(type_url, self._resources)
 
     async def _wait_acked(self, *type_urls: str, subscribed_only: bool = False) -> bool:
         """Wait until every Envoy has acknowledged these types. Return ``False`` if no Envoy is connected (any more).
@@ -319,7 +324,7 @@ class AdsServer:
                 self._on_log(entry)
         return pb.StreamAccessLogsResponse()
 
-    async def _serve_stream(self, requests: AsyncIterator[pb.DiscoveryRequest], context: Any) -> None:
+    async def _serve_stream(self, requests: AsyncIterator[pb.DeltaDiscoveryRequest], context: Any) -> None:
         stream = _Stream()
         self._streams.add(stream)
         reader = asyncio.create_task(self._read(stream, requests))
@@ -333,7 +338,7 @@ class AdsServer:
             self._wake.set()
             _log.info("Envoy disconnected")
 
-    async def _read(self, stream: _Stream, requests: AsyncIterator[pb.DiscoveryRequest]) -> None:
+    async def _read(self, stream: _Stream, requests: AsyncIterator[pb.DeltaDiscoveryRequest]) -> None:
         try:
             async for request in requests:
                 self._receive(stream, request)
@@ -342,15 +347,16 @@ class AdsServer:
         finally:
             stream.outbox.put_nowait(None)
 
-    def _receive(self, stream: _Stream, request: pb.DiscoveryRequest) -> None:
+    def _receive(self, stream: _Stream, request: pb.DeltaDiscoveryRequest) -> None:
         if request.HasField("node") and not stream.subscriptions:
             _log.info("Envoy %s connected", request.node.id)
         type_url = request.type_url
         subscription = stream.subscriptions.setdefault(type_url, Subscription(type_url))
-        if subscription.receive(request) is RequestKind.NACK:
+        subscription.receive(request)
+        if request.HasField("error_detail"):
             # Info only: publish raises, and its caller knows whether the error is new.
             _log.info("Envoy rejected %s: %s", type_url, request.error_detail.message)
-        stream.send_due(type_url, self._resources.get(type_url))
+        stream.send_due(type_url, self._resources)
         self._wake.set()
 
 

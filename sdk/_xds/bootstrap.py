@@ -80,7 +80,7 @@ def build_bootstrap(
         admin=pb.Admin(address=pb.Address(pipe=pb.Pipe(path=admin_socket, mode=PRIVATE))),
         dynamic_resources=pb.Bootstrap.DynamicResources(
             ads_config=pb.ApiConfigSource(
-                api_type=pb.ApiConfigSource.GRPC, transport_api_version=pb.V3, grpc_services=[ads]
+                api_type=pb.ApiConfigSource.DELTA_GRPC, transport_api_version=pb.V3, grpc_services=[ads]
             ),
             cds_config=ads_source(),
             lds_config=ads_source(),

@@ -1,38 +1,33 @@
 """State of one resource type on one ADS stream: subscribed, sent and acknowledged resources. No IO.
 
-Envoy subscribes to a type once and answers every response: with an ACK (the response's nonce), or with a NACK (the
-nonce and the error), after which it keeps its previous configuration. At most one response is in flight, so an answer
-always belongs to a known response. A response contains the difference between the server's resources and those that
-Envoy acknowledged:
+Envoy subscribes to all clusters and listeners, and to endpoints, filters and routes by name. A response contains the
+difference between the server's resources and those that Envoy has: resources that changed, and names of those that are
+gone. Envoy answers every response: with an ACK (the response's nonce), or with a NACK (the nonce and the error). At
+most one response is in flight, so an answer always belongs to a known response.
 
-* clusters and listeners: all of them if any changed, because Envoy removes those that a response leaves out;
-* endpoints and routes: only those that changed, because Envoy keeps those that a response leaves out.
-
-State-of-the-world variant of the xDS protocol:
-https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#ack-nack-and-resource-type-instance-version
-https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#grouping-resources-into-responses
+Incremental variant of the xDS protocol:
+https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#incremental-xds
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from itertools import chain, compress, count
 from operator import is_not
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sdk._gen import envoy_pb2 as pb
-from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE
+from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE, field_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sdk._xds.packing import Resource
 
-# A response of these types must contain all resources that Envoy should have.
-# https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#deleting-resources
-_FULL_STATE_TYPES = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
-_RESOURCES_FIELD = pb.DiscoveryResponse.RESOURCES_FIELD_NUMBER
+# https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#how-the-client-specifies-what-resources-to-return
+_WILDCARD_TYPES = frozenset({CLUSTER_TYPE, LISTENER_TYPE})
+_RESOURCES_FIELD = pb.DeltaDiscoveryResponse.RESOURCES_FIELD_NUMBER
+_RESOURCE_FIELD = pb.DiscoveryResource.RESOURCE_FIELD_NUMBER
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,37 +43,51 @@ class VersionedResources:
     resources: Mapping[str, Resource]
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """A ``DiscoveryResponse`` with the same fields.
+class Difference(NamedTuple):
+    """The difference between the server's resources and those of Envoy.
 
     Attributes:
-        version_info: The version of the resources.
-        type_url: Their type.
-        nonce: What Envoy's answer names it by.
-        resources: The resources.
+        changed: Resources that Envoy does not have.
+        removed: Names of resources that only Envoy has.
     """
 
-    version_info: str
+    changed: dict[str, Resource]
+    removed: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A ``DeltaDiscoveryResponse``.
+
+    Attributes:
+        version: The version of the resources.
+        type_url: Their type.
+        nonce: What Envoy's answer names it by.
+        difference: The resources.
+        replaces: True if Envoy may have another version of a changed resource.
+    """
+
+    version: str
     type_url: str
     nonce: str
-    resources: tuple[Resource, ...]
+    difference: Difference
+    replaces: bool
 
     def encode(self) -> bytes:
         """Return its encoding. Each resource is copied once: the endpoints of a deployment are up to a megabyte."""
-        head = pb.DiscoveryResponse(version_info=self.version_info, type_url=self.type_url, nonce=self.nonce)
-        fields = (resource.as_field(_RESOURCES_FIELD) for resource in self.resources)
+        head = pb.DeltaDiscoveryResponse(
+            system_version_info=self.version,
+            type_url=self.type_url,
+            nonce=self.nonce,
+            removed_resources=sorted(self.difference.removed),
+        )
+        fields = (self._field(name, resource) for name, resource in self.difference.changed.items())
         return b"".join((head.SerializeToString(), *chain.from_iterable(fields)))
 
-
-class RequestKind(Enum):
-    """Kind of a discovery request."""
-
-    SUBSCRIBED = "the first request of the type, or a changed list of names"
-    REPEATED = "the same names again: Envoy lost the resources, or needs them for another cluster"
-    ACK = "Envoy accepted the response in flight"
-    NACK = "Envoy rejected the response in flight"
-    STALE = "sent before the last response arrived; a request with its nonce follows"
+    def _field(self, name: str, resource: Resource) -> tuple[bytes, ...]:
+        head = pb.DiscoveryResource(name=name, version=self.version).SerializeToString()
+        packed = resource.as_field(_RESOURCE_FIELD)
+        return field_head(_RESOURCES_FIELD, len(head) + sum(map(len, packed))), head, *packed
 
 
 class Subscription:
@@ -86,74 +95,53 @@ class Subscription:
 
     Attributes:
         type_url: The resource type.
-        names: The resource names that Envoy subscribed to; ignored if ``wildcard``.
-        wildcard: Envoy subscribed to every resource of the type.
+        names: The resource names that Envoy subscribed to; empty if it subscribes to every resource of the type.
         rejection: Error of Envoy's NACK of the pending resources, or ``None``.
     """
 
     def __init__(self, type_url: str) -> None:
         self.type_url = type_url
-        self.names: frozenset[str] = frozenset()
-        self.wildcard = False
+        self.names: set[str] = set()
         self.rejection: str | None = None
         self._nonces = map(str, count(1))
         self._nonce = ""
-        self._is_full_state = type_url in _FULL_STATE_TYPES
+        self._is_wildcard = type_url in _WILDCARD_TYPES
         self._requested = False
-        self._answered = False
-        self._acked: dict[str, Resource] = {}
-        self._in_flight: dict[str, Resource] | None = None
-        self._rejected: dict[str, Resource] | None = None
+        # What Envoy has, or will have when it has accepted what is in flight; None if it may be another version.
+        self._sent: dict[str, Resource | None] = {}
+        self._in_flight: Difference | None = None
+        self._rejected: Difference | None = None
         # Resources of which none is due, as long as neither they nor this subscription change.
         self._settled: Mapping[str, Resource] | None = None
 
-    def receive(self, request: pb.DiscoveryRequest) -> RequestKind:
+    def receive(self, request: pb.DeltaDiscoveryRequest) -> None:
         """Process a request of this type. Call ``next_response`` afterwards."""
-        if self._requested and request.response_nonce != self._nonce:
-            return RequestKind.STALE
-        answer, self._in_flight, self._settled = self._in_flight, None, None
-        names_before, asked_before = self.names, self._requested
-        self._requested = True
-        self.names = frozenset(request.resource_names)
-        self.wildcard = "*" in self.names or (self._is_full_state and not self.names)
-        if answer is not None:
-            kind = self._apply_answer(answer, request)
-            if self.names != names_before:
-                self._drop_unsubscribed()
-            return kind
-        self._drop_unsubscribed()
-        if not asked_before or self.names - names_before:
-            return RequestKind.SUBSCRIBED
-        if self.names == names_before:
-            # Otherwise an Envoy that creates a cluster again would never receive its endpoints.
-            self._acked, self._answered = {}, False
-            return RequestKind.REPEATED
-        return RequestKind.SUBSCRIBED
-
-    def _apply_answer(self, answer: dict[str, Resource], request: pb.DiscoveryRequest) -> RequestKind:
-        if request.HasField("error_detail"):
-            self._rejected, self.rejection = answer, request.error_detail.message
-            # Envoy may have applied a part of it, so the previous resources must be sent again.
-            self._answered = False
-            self._acked = {name: packed for name, packed in self._acked.items() if name not in answer}
-            return RequestKind.NACK
-        self._acked = answer if self._is_full_state else {**self._acked, **answer}
-        self._answered = True
-        self._rejected = self.rejection = None
-        return RequestKind.ACK
-
-    def _drop_unsubscribed(self) -> None:
-        # Envoy drops resources that it unsubscribes from, so they must be sent again after a new subscription.
+        self._settled = None
+        if not self._requested:
+            self._requested = True
+            # Envoy has them from an earlier stream, which may have been that of another server.
+            self._sent = dict.fromkeys(request.initial_resource_versions)
+        if self._in_flight is not None and request.response_nonce == self._nonce:
+            answered, self._in_flight = self._in_flight, None
+            if request.HasField("error_detail"):
+                self._rejected, self.rejection = answered, request.error_detail.message
+                # Envoy may have applied a part of it.
+                applied = (*answered.changed, *answered.removed)
+                self._sent.update(dict.fromkeys(name for name in applied if self._is_wildcard or name in self.names))
+        if self._is_wildcard:
+            return
+        self.names.update(request.resource_names_subscribe)
+        self.names.difference_update(request.resource_names_unsubscribe)
+        # Envoy drops what it unsubscribes from. It needs what it subscribes to, even if it has been subscribed.
         # https://www.envoyproxy.io/docs/envoy/latest/api-docs/xds_protocol#unsubscribing-from-resources
-        if not self._is_full_state and not self.wildcard:
-            self._acked = {name: packed for name, packed in self._acked.items() if name in self.names}
+        for name in (*request.resource_names_subscribe, *request.resource_names_unsubscribe):
+            self._sent.pop(name, None)
 
     def next_response(self, current: VersionedResources | None) -> Response | None:
         """Return the response to send now, or ``None``.
 
         Returns ``None`` while a response is in flight, if Envoy has acknowledged all resources, if it has rejected them
-        (until ``retry``), and before the first publish: an empty response would delete the configuration of a running
-        Envoy.
+        (until ``retry``), and before the first publish: a response would delete the configuration of a running Envoy.
 
         Args:
             current: The server's resources of the type; ``None`` before the first publish.
@@ -164,26 +152,30 @@ class Subscription:
         if due is None or due == self._rejected:
             return None
         self._rejected = self.rejection = None
-        self._in_flight, self._nonce = due, next(self._nonces)
-        return Response(str(current.version), self.type_url, self._nonce, tuple(due.values()))
+        self._in_flight, self._nonce, replaces = due, next(self._nonces), not self._sent.keys().isdisjoint(due.changed)
+        self._sent.update(due.changed)
+        for name in due.removed:
+            del self._sent[name]
+        return Response(str(current.version), self.type_url, self._nonce, due, replaces)
 
-    def _due(self, current: VersionedResources) -> dict[str, Resource] | None:
-        if current.resources is self._settled:
+    def _due(self, current: VersionedResources) -> Difference | None:
+        resources = current.resources
+        if resources is self._settled:
             return None
-        due = self._find_due(current.resources)
-        if due is None:
-            self._settled = current.resources
-        return due
-
-    def _find_due(self, resources: Mapping[str, Resource]) -> dict[str, Resource] | None:
-        if self._is_full_state:
-            wanted = resources if self.wildcard else {n: packed for n, packed in resources.items() if n in self.names}
-            return None if self._answered and wanted == self._acked else dict(wanted)
+        sent = self._sent
         # The same object needs no comparison: thousands of endpoints are a megabyte.
-        acked = self._acked
-        changed = compress(resources, map(is_not, map(acked.get, resources), resources.values()))
-        wanted = {n: resources[n] for n in changed if self.wildcard or n in self.names}
-        return {name: packed for name, packed in wanted.items() if acked.get(name) != packed} or None
+        other = compress(resources, map(is_not, map(sent.get, resources), resources.values()))
+        wanted = {name: resources[name] for name in other if self._is_wildcard or name in self.names}
+        changed = {name: packed for name, packed in wanted.items() if sent.get(name) != packed}
+        removed = frozenset(sent.keys() - resources.keys())
+        if changed or removed:
+            return Difference(changed, removed)
+        self._settled = resources
+        return None
+
+    def send_again(self) -> None:
+        """Let ``next_response`` send all resources again."""
+        self._sent, self._settled = dict.fromkeys(self._sent), None
 
     def retry(self) -> None:
         """Let ``next_response`` send rejected resources again. The cause, such as a port in use, may be gone."""
@@ -193,4 +185,4 @@ class Subscription:
         """Return whether Envoy subscribed to and acknowledged all of the server's resources of this type."""
         if self._in_flight is not None or not self._requested or self._due(current) is not None:
             return False
-        return self.wildcard or self.names >= current.resources.keys()
+        return self._is_wildcard or self.names >= current.resources.keys()
