@@ -17,7 +17,7 @@ import pytest
 from sdk._gen import envoy_pb2 as pb
 from sdk._xds import access_filters
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
-from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, type_url
+from sdk._xds.packing import CLUSTER_TYPE, ENDPOINT_TYPE, FILTER_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from sdk._xds.resources import ListenerConfig, Resources, build_resources
 from sdk._xds.snapshot import Application, Deployment, Snapshot
 from sdk.access import Access, Limit
@@ -25,11 +25,11 @@ from sdk.errors import IngressError
 from tests.support.loops import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
 
 FILTERS = tuple(access_filters.filter_configs(None, access_filters.KeyMaterial()))
-METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+METHOD = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 
 
 def resources(*apps: str) -> Resources:
@@ -43,26 +43,37 @@ class ScriptedEnvoy:
     def __init__(self, call: Any) -> None:
         self._call = call
 
-    async def ask(self, kind: str, *names: str, nonce: str = "", error: str = "") -> None:
-        request = pb.DiscoveryRequest(type_url=kind, resource_names=names, response_nonce=nonce)
+    async def ask(
+        self,
+        kind: str,
+        *names: str,
+        less: Iterable[str] = (),
+        has: Iterable[str] = (),
+        nonce: str = "",
+        error: str = "",
+    ) -> None:
+        """Send a request that subscribes to names, and unsubscribes from others."""
+        request = pb.DeltaDiscoveryRequest(
+            type_url=kind,
+            resource_names_subscribe=names,
+            resource_names_unsubscribe=less,
+            initial_resource_versions=dict.fromkeys(has, "1"),
+            response_nonce=nonce,
+        )
         if error:
             request.error_detail.message = error
         await self._call.write(request)
 
-    async def read(self, kind: str) -> pb.DiscoveryResponse:
-        response: pb.DiscoveryResponse = await asyncio.wait_for(self._call.read(), PATIENCE_S)
+    async def read(self, kind: str) -> pb.DeltaDiscoveryResponse:
+        response: pb.DeltaDiscoveryResponse = await asyncio.wait_for(self._call.read(), PATIENCE_S)
         assert response.type_url == kind
         return response
 
     async def take(self, kind: str, *names: str, error: str = "") -> set[str]:
-        """Read a response and answer it; return the names of its resources."""
+        """Read a response, answer it, and subscribe to names. Return its resources; removed ones have a minus."""
         response = await self.read(kind)
         await self.ask(kind, *names, nonce=response.nonce, error=error)
-        kinds = (pb.Cluster, pb.Listener, pb.RouteConfiguration, pb.CoreTypedExtensionConfig)
-        messages = {type_url(m): m for m in kinds}
-        message = messages.get(kind, pb.ClusterLoadAssignment)
-        parsed = [message.FromString(r.value) for r in response.resources]
-        return {p.cluster_name if isinstance(p, pb.ClusterLoadAssignment) else p.name for p in parsed}
+        return {*(each.name for each in response.resources), *(f"-{name}" for name in response.removed_resources)}
 
     async def start_up(self, *apps: str) -> None:
         """Subscribe to all types and acknowledge a first configuration."""
@@ -71,13 +82,13 @@ class ScriptedEnvoy:
         await self.take(CLUSTER_TYPE)
         if endpoints:
             await self.ask(ENDPOINT_TYPE, *endpoints)
-            await self.take(ENDPOINT_TYPE, *endpoints)
+            await self.take(ENDPOINT_TYPE)
         await self.ask(LISTENER_TYPE)
         await self.take(LISTENER_TYPE)
         await self.ask(FILTER_TYPE, *FILTERS)
-        await self.take(FILTER_TYPE, *FILTERS)
+        await self.take(FILTER_TYPE)
         await self.ask(ROUTE_TYPE, "routes")
-        await self.take(ROUTE_TYPE, "routes")
+        await self.take(ROUTE_TYPE)
 
     def leave(self) -> None:
         self._call.cancel()
@@ -91,8 +102,8 @@ async def ads() -> AsyncIterator[tuple[AdsServer, Callable[[], ScriptedEnvoy]]]:
     channel = grpc.aio.insecure_channel(f"unix:{folder / 's'}", [("grpc.use_local_subchannel_pool", 1)])
     method: Any = channel.stream_stream(
         METHOD,
-        request_serializer=pb.DiscoveryRequest.SerializeToString,
-        response_deserializer=pb.DiscoveryResponse.FromString,
+        request_serializer=pb.DeltaDiscoveryRequest.SerializeToString,
+        response_deserializer=pb.DeltaDiscoveryResponse.FromString,
     )
     try:
         yield server, lambda: ScriptedEnvoy(method())
@@ -102,8 +113,8 @@ async def ads() -> AsyncIterator[tuple[AdsServer, Callable[[], ScriptedEnvoy]]]:
         shutil.rmtree(folder)
 
 
-def names(*apps: str) -> set[str]:
-    return {"fallback", *(f"{app}#D{suffix}" for app in apps for suffix in ("", "#model"))}
+def clusters(*apps: str) -> set[str]:
+    return {f"{app}#D{suffix}" for app in apps for suffix in ("", "#model")}
 
 
 async def test_additions_are_sent_first_and_removals_last() -> None:
@@ -114,14 +125,16 @@ async def test_additions_are_sent_first_and_removals_last() -> None:
         await first
         second = asyncio.create_task(server.publish(resources("b")))
         # Like Envoy, acknowledge the clusters only once the new one has its endpoints.
-        clusters = await envoy.read(CLUSTER_TYPE)
-        assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "b")
-        await envoy.ask(ENDPOINT_TYPE, "a#D", "b#D", nonce="1")
-        assert await envoy.take(ENDPOINT_TYPE, "a#D", "b#D") == {"b#D"}
-        await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
-        assert await envoy.take(ROUTE_TYPE, "routes") == {"routes"}
+        added = await envoy.read(CLUSTER_TYPE)
+        assert {each.name for each in added.resources} == clusters("b")
+        assert not added.removed_resources
+        await envoy.ask(ENDPOINT_TYPE, "b#D")
+        assert await envoy.take(ENDPOINT_TYPE) == {"b#D"}
+        await envoy.ask(CLUSTER_TYPE, nonce=added.nonce)
+        assert await envoy.take(ROUTE_TYPE) == {"routes"}
         assert not second.done()
-        assert await envoy.take(CLUSTER_TYPE) == names("b")
+        assert await envoy.take(CLUSTER_TYPE) == {f"-{name}" for name in clusters("a")}
+        assert await envoy.take(ENDPOINT_TYPE) == {"-a#D"}
         await second
         await server.publish(resources("b"))
 
@@ -139,12 +152,42 @@ async def test_filters_that_envoy_unsubscribes_from_are_not_waited_for() -> None
         await first
         second = asyncio.create_task(server.publish(changed))
         filters = await envoy.read(FILTER_TYPE)
-        await envoy.ask(FILTER_TYPE, nonce=filters.nonce)  # no names any more
+        await envoy.ask(FILTER_TYPE, less=FILTERS, nonce=filters.nonce)
         await envoy.take(LISTENER_TYPE)
-        await envoy.ask(FILTER_TYPE, *FILTERS, nonce=filters.nonce)
-        assert await envoy.take(FILTER_TYPE, *FILTERS) == set(FILTERS)
-        await envoy.take(ROUTE_TYPE, "routes")
+        await envoy.ask(FILTER_TYPE, *FILTERS)
+        assert await envoy.take(FILTER_TYPE) == set(FILTERS)
+        await envoy.take(ROUTE_TYPE)
         await second
+
+
+async def test_endpoints_of_a_cluster_that_changes_are_sent_unasked() -> None:
+    """Envoy warms the new version of the cluster until they arrive."""
+    changed = build_resources(
+        Snapshot(1, (Application("a", (Deployment("D", ("demo.a",)),)),)),
+        ListenerConfig(fallback_socket="/tmp/none.sock", node_secrets="/tmp/none"),
+    )
+    async with ads() as (server, connect):
+        envoy = connect()
+        first = asyncio.create_task(server.publish(resources("a")))
+        await envoy.start_up("a")
+        await first
+        second = asyncio.create_task(server.publish(changed))
+        updated = await envoy.read(CLUSTER_TYPE)
+        assert {each.name for each in updated.resources} == clusters("a")
+        assert await envoy.take(ENDPOINT_TYPE) == {"a#D"}
+        assert not second.done()
+        await envoy.ask(CLUSTER_TYPE, nonce=updated.nonce)
+        await second
+
+
+async def test_what_envoy_has_of_an_earlier_server_is_removed() -> None:
+    async with ads() as (server, connect):
+        envoy = connect()
+        publish = asyncio.create_task(server.publish(resources("a")))
+        await envoy.ask(CLUSTER_TYPE, has=("fallback", *clusters("a", "b")))
+        gone = {f"-{name}" for name in clusters("b")}
+        assert await envoy.take(CLUSTER_TYPE) == {"fallback", *clusters("a"), *gone}
+        publish.cancel()
 
 
 async def test_publish_waits_until_an_envoy_connects() -> None:
@@ -166,19 +209,21 @@ async def test_pending_publishes_are_superseded_by_the_newest() -> None:
         await envoy.start_up()
         await first
         running = asyncio.create_task(server.publish(resources("a")))
-        clusters = await envoy.read(CLUSTER_TYPE)
-        waiting = [asyncio.create_task(server.publish(resources(*apps))) for apps in ("b", "c", "ad")]
+        added = await envoy.read(CLUSTER_TYPE)
+        waiting = [asyncio.create_task(server.publish(resources(app))) for app in ("b", "c", "ad")]
         await envoy.ask(ENDPOINT_TYPE, "a#D")
-        await envoy.take(ENDPOINT_TYPE, "a#D")
-        await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
-        await envoy.take(ROUTE_TYPE, "routes")
+        await envoy.take(ENDPOINT_TYPE)
+        await envoy.ask(CLUSTER_TYPE, nonce=added.nonce)
+        await envoy.take(ROUTE_TYPE)
         await running
-        clusters = await envoy.read(CLUSTER_TYPE)
-        assert {pb.Cluster.FromString(c.value).name for c in clusters.resources} == names("a", "d")
-        await envoy.ask(ENDPOINT_TYPE, "a#D", "d#D", nonce="1")
-        await envoy.take(ENDPOINT_TYPE, "a#D", "d#D")
-        await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
-        await envoy.take(ROUTE_TYPE, "routes")
+        added = await envoy.read(CLUSTER_TYPE)
+        assert {each.name for each in added.resources} == clusters("ad")
+        await envoy.ask(ENDPOINT_TYPE, "ad#D")
+        await envoy.take(ENDPOINT_TYPE)
+        await envoy.ask(CLUSTER_TYPE, nonce=added.nonce)
+        await envoy.take(ROUTE_TYPE)
+        await envoy.take(CLUSTER_TYPE)
+        await envoy.take(ENDPOINT_TYPE)
         await asyncio.gather(*waiting)
 
 
@@ -189,11 +234,11 @@ async def test_previous_routes_are_restored_after_a_nack() -> None:
         await envoy.start_up("a")
         await first
         second = asyncio.create_task(server.publish(resources("a", "b")))
-        clusters = await envoy.read(CLUSTER_TYPE)
-        await envoy.ask(ENDPOINT_TYPE, "a#D", "b#D", nonce="1")
-        await envoy.take(ENDPOINT_TYPE, "a#D", "b#D")
-        await envoy.ask(CLUSTER_TYPE, nonce=clusters.nonce)
-        await envoy.take(ROUTE_TYPE, "routes", error="no such thing")
+        added = await envoy.read(CLUSTER_TYPE)
+        await envoy.ask(ENDPOINT_TYPE, "b#D")
+        await envoy.take(ENDPOINT_TYPE)
+        await envoy.ask(CLUSTER_TYPE, nonce=added.nonce)
+        await envoy.take(ROUTE_TYPE, error="no such thing")
         with pytest.raises(ResourcesRejected, match="no such thing") as caught:
             await second
         assert caught.value.type_url == ROUTE_TYPE
@@ -204,11 +249,11 @@ async def test_previous_routes_are_restored_after_a_nack() -> None:
         envoy = connect()
         await envoy.ask(ROUTE_TYPE, "routes")
         routes = await envoy.read(ROUTE_TYPE)
-        assert routes.resources[0].value == resources("a").by_type[ROUTE_TYPE]["routes"].value
-        await envoy.ask(ROUTE_TYPE, "routes", nonce=routes.nonce)
+        assert routes.resources[0].resource.value == resources("a").by_type[ROUTE_TYPE]["routes"].value
+        await envoy.ask(ROUTE_TYPE, nonce=routes.nonce)
         third = asyncio.create_task(server.publish(resources("a")))
         await envoy.ask(CLUSTER_TYPE)
-        assert names("a") <= await envoy.take(CLUSTER_TYPE)
+        assert clusters("a") <= await envoy.take(CLUSTER_TYPE)
         third.cancel()
 
 
@@ -220,14 +265,14 @@ async def test_publish_does_not_wait_for_a_disconnected_envoy() -> None:
         await first
         assert server.connections == 2
         second = asyncio.create_task(server.publish(resources("a")))
-        clusters = await stays.read(CLUSTER_TYPE)
+        added = await stays.read(CLUSTER_TYPE)
         await stays.ask(ENDPOINT_TYPE, "a#D")
-        await stays.take(ENDPOINT_TYPE, "a#D")
-        await stays.ask(CLUSTER_TYPE, nonce=clusters.nonce)
+        await stays.take(ENDPOINT_TYPE)
+        await stays.ask(CLUSTER_TYPE, nonce=added.nonce)
         await asyncio.sleep(0.05)
         assert not second.done()
         leaves.leave()
-        await stays.take(ROUTE_TYPE, "routes")
+        await stays.take(ROUTE_TYPE)
         await second
         assert server.connections == 1
 

@@ -15,6 +15,7 @@ from sdk._gen import envoy_pb2 as pb
 from sdk._ingress.envoy.stats import fetch_stats
 from sdk._xds.access_log import AccessLogConfig
 from sdk._xds.ads_server import AdsServer, ResourcesRejected
+from sdk._xds.clusters import unix_cluster
 from sdk._xds.packing import CLUSTER_TYPE, LISTENER_TYPE, pack_resource
 from sdk._xds.rejection import IsolatingPublisher
 from sdk._xds.resources import Resources, build_resources
@@ -185,6 +186,23 @@ async def test_overflow_is_resource_exhausted() -> None:
             assert trailers["request_id"] == key
 
 
+async def test_a_cluster_that_changes_gets_its_endpoints_again() -> None:
+    async with rig("a", "b") as it:
+        await it.publish(ONE)
+        resources = it.resources(ONE)
+        clusters = dict(resources.by_type[CLUSTER_TYPE])
+        for name in ("one#Greeter", "one#Greeter#model"):
+            cluster = pb.Cluster.FromString(clusters[name].value)
+            cluster.connect_timeout.seconds = 7
+            clusters[name] = pack_resource(cluster)
+        await asyncio.wait_for(it.ads.publish(Resources({**resources.by_type, CLUSTER_TYPE: clusters})), PATIENCE_S)
+        changed = await it.admin("/config_dump?resource=dynamic_active_clusters&mask=cluster.connect_timeout")
+        assert changed.count('"7s"') == 2
+        assert await it.answers(GREET) == "a"
+        await it.publish({"one": {"Greeter": (["demo.Greeter"], ["b"])}})
+        assert await it.answers(GREET) == "b"
+
+
 async def test_rejected_resources_change_nothing_and_block_nothing() -> None:
     async with rig("a", "b") as it:
         bad = it.resources({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
@@ -202,6 +220,24 @@ async def test_rejected_resources_change_nothing_and_block_nothing() -> None:
         assert await it.answers(GREET, app("one")) == "a"
         await it.publish({**ONE, "bad": {"Greeter": (["demo.Greeter"], ["b"])}})
         assert await it.answers(GREET, app("bad")) == "b"
+
+
+async def test_what_envoy_took_of_a_rejected_response_is_removed() -> None:
+    async with rig("a") as it:
+        await it.publish(ONE)
+        bad = it.resources({**ONE, "bad": ONE["one"], "late": ONE["one"]})
+        host = pb.Address(socket_address=pb.SocketAddress(address="nowhere", port_value=1))
+        broken = unix_cluster("bad#Greeter", "")
+        broken.load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.CopyFrom(host)
+        clusters = {**bad.by_type[CLUSTER_TYPE], broken.name: pack_resource(broken)}
+        resources = Resources({**bad.by_type, CLUSTER_TYPE: clusters}, is_checked=True)
+        with pytest.raises(ResourcesRejected, match="malformed IP address: nowhere"):
+            await asyncio.wait_for(it.ads.publish(resources), PATIENCE_S)
+        await it.publish({**ONE, "new": ONE["one"]})
+        active = await it.admin("/clusters")
+        assert "new#Greeter::" in active
+        assert "bad#" not in active
+        assert "late#" not in active
 
 
 async def test_a_rejected_replica_blocks_only_its_application() -> None:
@@ -230,6 +266,29 @@ async def test_a_rejected_replica_blocks_only_its_application() -> None:
         assert await it.answers(GREET, app("new")) == "NOT_FOUND"
 
 
+async def test_a_rejected_replica_of_a_new_application_blocks_only_that() -> None:
+    async with rig("a", "b") as it:
+
+        async def publish(snapshot: Snapshot) -> None:
+            await asyncio.wait_for(it.ads.publish(build_resources(snapshot, it.config)), PATIENCE_S)
+
+        publisher = IsolatingPublisher(publish)
+        await publisher.publish(it.snapshot(ONE))
+        it.upstreams["b"].endpoint_host = "fe80::1%nowhere"
+        new = {name: {"Greeter": (["demo.Greeter"], [up])} for name, up in (("bad", "b"), ("c", "a"), ("d", "a"))}
+        await publisher.publish(it.snapshot({**ONE, **new}))
+        assert [each.application for each in publisher.rejected_applications] == ["bad"]
+        assert [await it.answers(GREET, app(name)) for name in ("one", "bad", "c", "d")] == [
+            "a",
+            "UNAVAILABLE",
+            "a",
+            "a",
+        ]
+        it.upstreams["b"].endpoint_host = "127.0.0.1"
+        await publisher.publish(it.snapshot({**ONE, **new}))
+        assert await it.answers(GREET, app("bad")) == "b"
+
+
 async def test_only_listed_services_are_routed() -> None:
     async with rig("a") as it:
         snapshot = replace(it.snapshot(ONE), listed_services_only=True)
@@ -254,16 +313,17 @@ async def test_a_port_in_use_is_reported_and_can_be_retried() -> None:
 
 async def test_control_plane_restarts() -> None:
     async with rig("a", "b") as it:
-        await it.publish(ONE)
+        await it.publish({**ONE, "gone": ONE["one"]})
         await it.ads.stop()
-        assert await it.answers(GREET) == "a"
+        assert await it.answers(GREET, app("gone")) == "a"
         it.ads = AdsServer(str(it.folder / "ads.sock"))
         await it.ads.start()
         while not it.ads.connections:
             await asyncio.sleep(0.02)
-        assert await it.answers(GREET) == "a", "a control plane without a table changes nothing"
+        assert await it.answers(GREET, app("gone")) == "a", "a control plane without a table changes nothing"
         await it.publish({"one": {"Greeter": (["demo.Greeter"], ["b"])}})
         assert await it.answers(GREET) == "b"
+        assert "gone#" not in await it.admin("/clusters")
         await it.ads.stop()
 
 
