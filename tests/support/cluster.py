@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[2]
 #: Folders that replicas import from. Rooms add theirs when they are collected, which is before the cluster starts.
 #: Python imports `sitecustomize` of the first one when it starts.
 IMPORTED_BY_REPLICAS: list[Path] = [ROOT / "tests" / "support" / "python_start", ROOT]
+# Programs of tests get our path as theirs, and what they start has it from them.
+sys.path.insert(0, str(IMPORTED_BY_REPLICAS[0]))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ run the installed script.
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import signal
@@ -73,6 +74,7 @@ def command_server() -> CommandServer:
 
 def serve() -> None:
     """Fork for each line of the input, and print the exit code of each."""
+    gc.set_threshold(300_000)  # as the installed script does
     import ray.serve  # noqa: F401  # what takes long
 
     import codegen.bundled_plugins
