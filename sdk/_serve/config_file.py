@@ -117,6 +117,12 @@ def _parse(path: str, text: str) -> tuple[dict[str, Any], LineNumbers | None]:
         line = error.problem_mark.line + 1 if getattr(error, "problem_mark", None) else 1
         what = getattr(error, "problem", None) or one_line(error)
         raise OptionsError(f"{path}:{line}: not YAML: {what}") from None
+    except ValueError as error:  # a date of month 13, for example
+        raise OptionsError(f"{path} has a value that can't be read: {error}") from None
+    except RecursionError:
+        raise OptionsError(f"{path} is nested too deeply") from None
+    if data is None:
+        raise OptionsError(f"{path}:1: it is empty; a config is a mapping with `applications`")
     if not isinstance(data, dict):
         raise OptionsError(f"{path}:1: a config is a mapping with `applications`, not {type(data).__name__}")
     try:
@@ -182,12 +188,19 @@ class _Reader:
         if self._data.get("proxy_location") == "HeadOnly":
             self._take(("proxy_location",), {"proxy_location": "HeadOnly"})
         for index, application in enumerate(self.schema.applications if self.schema is not None else ()):
+            where = ("applications", index, "runtime_env", "env_vars")
             variables = application.runtime_env.get("env_vars") or {}
+            if not isinstance(variables, dict):
+                self._add(where, f"{_spell(where)} must be a mapping of names to texts, not {variables!r}")
+                continue
+            for name, value in variables.items():  # Ray takes nothing else, and says so when it starts a worker
+                if not isinstance(name, str) or not isinstance(value, str):
+                    self._add((*where, name), f"{_spell((*where, name))} must be a text: put it in quotes")
             own_variables = {name: str(value) for name, value in variables.items() if str(name).startswith(PREFIX)}
             try:
                 self.options.update(from_environment(own_variables))
             except OptionsError as error:
-                self._add(("applications", index, "runtime_env", "env_vars"), str(error))
+                self._add(where, str(error))
         section = self._data.get(_SECTION, {})
         if not isinstance(section, dict):
             self._add((_SECTION,), f"{_SECTION} must be a mapping of the ingress's options, not {section!r}")

@@ -42,9 +42,12 @@ class LineNumbers:
 
     def duplicates(self) -> Iterator[tuple[int, str]]:
         """Yield the line and name of each key that appears twice in one mapping; YAML would use the last."""
-        pending = [self._root]
+        pending, known = [self._root], set()
         while pending:
             node = pending.pop()
+            if id(node) in known:  # an alias names it again, perhaps within itself
+                continue
+            known.add(id(node))
             if isinstance(node, yaml.MappingNode):
                 seen = set()
                 for key, value in node.value:

@@ -108,7 +108,9 @@ def _import(name: str) -> ModuleType:
         needs_ray = (error.name or "").split(".")[0] == "ray"
         hint = "; install Ray with: pip install 'ray-grpc-sdk[serve]'" if needs_ray else ""
         raise ModuleFailedError(_failed(name, error) + hint) from error
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # it is the module's, whatever it is: SystemExit, for example
         _show_traceback(error)
         raise ModuleFailedError(_failed(name, error)) from error
 
@@ -127,7 +129,11 @@ def _look_up(module: ModuleType, path: str) -> object:
     found: object = module
     holder = f"Module {module.__name__!r}"
     for name in path.split("."):
-        value = getattr(found, name, _MISSING)
+        try:
+            value = getattr(found, name, _MISSING)
+        except Exception as error:  # of a module's `__getattr__`, or a property
+            _show_traceback(error)
+            raise ModuleFailedError(f"{holder} fails to give {name!r}: {_described(error)}") from error
         if value is _MISSING:
             public = [known for known in dir(found) if not known.startswith("_")]
             near = difflib.get_close_matches(name, public, n=1)
@@ -147,12 +153,24 @@ def _not_found(name: str) -> str:
 
 
 def _failed(name: str, error: BaseException) -> str:
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"Module {name!r} can't be imported: {_described(error)}"
+
+
+def _described(error: BaseException) -> str:
+    """Return the class of an exception, its text, and where the user's code raised it."""
+    kind = type(error).__name__
     if isinstance(error, SyntaxError) and error.filename:
-        where, what = locations.format_location(error.filename, error.lineno), f"{type(error).__name__}: {error.msg}"
+        where, what = locations.format_location(error.filename, error.lineno), f"{kind}: {error.msg}"
     else:
-        where, what = _origin(error), duplicate_name(error) or what
-    return f"Module {name!r} can't be imported: {one_line(what)}" + (f" ({where})" if where else "")
+        where, what = _origin(error), duplicate_name(error) or f"{kind}: {_text(error)}".removesuffix(": ")
+    return one_line(what) + (f" ({where})" if where else "")
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as other:
+        return f"its __str__ raised {type(other).__name__}"
 
 
 def _origin(error: BaseException) -> str:

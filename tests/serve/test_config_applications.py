@@ -75,6 +75,11 @@ def test_needs_of_the_applications_that_can_be_built_here() -> None:
     ]
 
 
+def test_a_module_that_ends_the_program_is_left_to_ray_serve() -> None:
+    Path("broken_app.py").write_text("raise SystemExit(3)")
+    assert list(load_applications(read(CONFIG))) == ["one", "two"]
+
+
 def test_an_application_that_brings_its_code_is_not_built_here() -> None:
     text = CONFIG.replace("    args:", "    runtime_env: {working_dir: 's3://bucket/app.zip'}\n    args:")
     assert list(load_applications(read(text))) == ["one"]

@@ -163,7 +163,9 @@ def test_an_unknown_key_without_a_close_match_is_left_to_ray_serve() -> None:
     [
         ("applications: [", "serve.yaml:1: not YAML: expected the node content, but found '<stream end>'"),
         ("- a", "serve.yaml:1: a config is a mapping with `applications`, not list"),
-        ("", "serve.yaml:1: a config is a mapping with `applications`, not NoneType"),
+        ("", "serve.yaml:1: it is empty; a config is a mapping with `applications`"),
+        ("day: 2026-13-01", "serve.yaml has a value that can't be read: month must be in 1..12"),
+        ("[" * 5000, "serve.yaml is nested too deeply"),
     ],
 )
 def test_a_file_that_is_not_a_config(text: str, message: str) -> None:
@@ -171,6 +173,19 @@ def test_a_file_that_is_not_a_config(text: str, message: str) -> None:
     with pytest.raises(sdk.OptionsError) as raised:
         read_config("serve.yaml")
     assert str(raised.value) == message
+
+
+def test_variables_that_are_not_texts() -> None:
+    start = "  - import_path: shop_app:app\n    runtime_env:\n      env_vars: "
+    where = "4: applications[0].runtime_env.env_vars"
+    assert problems(applications(f"{start}3")) == [f"{where} must be a mapping of names to texts, not 3"]
+    assert problems(applications(f"{start}{{A: 3, B: b}}")) == [f"{where}.A must be a text: put it in quotes"]
+
+
+def test_an_alias_of_what_contains_it() -> None:
+    Path("serve.yaml").write_text(applications("  - import_path: shop_app:app\n    args: &all {all: *all}"))
+    assert read_config("serve.yaml").names == ("default",)
+    assert problems("applications: &all\n  - *all")[0].startswith("1: applications")
 
 
 def test_nothing_to_serve() -> None:

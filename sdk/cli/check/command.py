@@ -204,7 +204,7 @@ def _without(report: ClassReport, written: Iterable[Written]) -> ClassReport:
 def _submodules(package: ModuleType) -> Iterator[str]:
     """Yield the names of the modules of a package that may have classes: neither generated modules nor ``__main__``."""
     # `walk_packages` imports a package to find its modules. Errors are ignored here: `_load` reports them.
-    for info in pkgutil.walk_packages(getattr(package, "__path__", ()), f"{package.__name__}.", lambda _: None):
+    for info in pkgutil.walk_packages(vars(package).get("__path__", ()), f"{package.__name__}.", lambda _: None):
         if not info.name.endswith(("_pb2", "_pb2_grpc", "_sdk", ".__main__")):
             yield info.name
 

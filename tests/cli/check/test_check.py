@@ -164,6 +164,11 @@ def test_undecorated_class_is_named(sdk: Run, project: Path) -> None:
         ("def f(:\n", "SyntaxError: invalid syntax (broken.py:1)"),
         ("import sys\nsys.exit(3)\n", "SystemExit: 3 (broken.py:2)"),
         ("raise ValueError('one\\ntwo')\n", "ValueError: one two (broken.py:1)"),
+        ("class E(BaseException): ...\nraise E\n", "E (broken.py:2)"),
+        (
+            "class E(Exception):\n    def __str__(self):\n        return self.no\nraise E\n",
+            "E: its __str__ raised AttributeError (broken.py:4)",
+        ),
     ],
 )
 def test_module_that_fails(sdk: Run, project: Path, source: str, said: str) -> None:
@@ -173,6 +178,16 @@ def test_module_that_fails(sdk: Run, project: Path, source: str, said: str) -> N
     assert done.stderr.startswith(f"error: Module 'broken' can't be imported: {said}")
     assert done.stderr.count("\n") == 1
     assert "broken.py:" in done.stderr
+
+
+def test_a_module_that_fails_to_give_a_name(sdk: Run, project: Path) -> None:
+    (project / "lazy.py").write_text("def __getattr__(name):\n    import nothing\n")
+    done = sdk("check", "lazy:app")
+    said = "Module 'lazy' fails to give 'app': ModuleNotFoundError: No module named 'nothing' (lazy.py:2)"
+    assert (done.returncode, done.stderr) == (1, f"error: {said}\n")
+    assert sdk("check", "lazy").stderr == (
+        "error: Module 'lazy' has no class that is decorated with @grpc_deployment\n"
+    )
 
 
 @pytest.mark.parametrize("wanted", ["--traceback", "SDK_TRACEBACK"])
