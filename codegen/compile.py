@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import re
 import shlex
 import struct
@@ -313,7 +314,7 @@ class Protoc:
         ]
         # In a file: the length of a command line is limited, and the names of many protos may exceed it.
         listed = folder / "arguments"
-        listed.write_text("\n".join(arguments), encoding="utf-8")
+        listed.write_bytes(os.fsencode("\n".join(arguments)))
         # All that `grpc_tools.protoc.main` does; its module imports what takes twice as long as protoc itself.
         path = [str(Path(folder).parent) for folder in _search_locations("grpc_tools")]
         code = f"import sys; sys.path += {path!r}; from grpc_tools._protoc_compiler import run_main; "

@@ -153,7 +153,7 @@ def load(out: Path) -> Manifest:
         return Manifest()
     except OSError as error:
         raise CodegenError(f"can't read {path}: {os_reason(error)}", exit_code=2) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CodegenError(
             f"{path} is damaged (a merge conflict?); take either side of the conflict or delete the file, then "
             "generate again",

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path, PurePath, PurePosixPath
 
 from codegen import naming
+from codegen.console import os_reason
 from codegen.errors import CodegenError
 
 # protobuf has this module, so the output for a copy is not used; protoc aborts on a copy from before editions.
@@ -41,9 +42,16 @@ class Source:
         return f"{self.root}/{self.name}"
 
     def read(self) -> bytes:
-        """Return the text of the file."""
-        with open(self.path, "rb") as file:
-            return file.read()
+        """Return the text of the file.
+
+        Raises:
+            CodegenError: It can't be read.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise CodegenError(f"can't read {self.shown}: {os_reason(error)}", exit_code=2) from error
 
 
 def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence[str] = ()) -> tuple[Source, ...]:
@@ -51,7 +59,7 @@ def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence
 
     The root of a proto is the first include folder that contains it, as for protoc. Otherwise, the root of a proto
     below a given folder is that folder, and the root of a given file is a given folder that contains it, else its own
-    folder. Hidden folders, such as ``.venv``, and links to folders are skipped.
+    folder. Hidden folders and files, such as ``.venv``, and links to folders are skipped.
 
     Args:
         paths: Proto files, and folders of them.
@@ -63,7 +71,7 @@ def find(paths: Sequence[Path], includes: Sequence[Path] = (), exclude: Sequence
             or no file was found.
     """
     for path in (*paths, *includes):
-        if not path.exists():
+        if not os.path.exists(path):  # not Path.exists, which raises an error for a name that is too long
             raise CodegenError(f"{path} does not exist", exit_code=2)
     for include in includes:
         if not include.is_dir():
@@ -166,7 +174,8 @@ def _below(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield each folder with protos, and their names."""
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if protos := [name for name in files if name.endswith(".proto")]:
+        # Python can't import the module of a hidden one. Emacs links `.#shop.proto` to nothing while someone edits.
+        if protos := [name for name in files if name.endswith(".proto") and not name.startswith(".")]:
             yield Path(parent), protos
 
 

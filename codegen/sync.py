@@ -122,7 +122,7 @@ def check(options: Options, progress: ProgressReporter = _SILENT) -> SyncResult:
 def _sync(options: Options, progress: ProgressReporter, *, write: bool) -> SyncResult:
     """Compare an output folder with what the protos generate and, with ``write``, bring it up to date."""
     out = options.out
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not out.is_dir():
         raise CodegenError(f"--out {out} is not a folder", exit_code=2)
     if write:
         _require_writable(out)
@@ -174,7 +174,7 @@ def _write(
 
 
 def _require_writable(out: Path) -> None:
-    nearest = next(folder for folder in (out, *out.parents) if folder.exists())
+    nearest = next(folder for folder in (out, *out.parents) if os.path.exists(folder))
     if not nearest.is_dir():
         raise CodegenError(f"can't write to {out}: {nearest} is not a folder", exit_code=2)
     if not os.access(nearest, os.W_OK | os.X_OK):

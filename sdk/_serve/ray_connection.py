@@ -167,10 +167,13 @@ def check_reachable(address: str) -> None:
         ClusterError: It does not answer, there is no token, or it rejects the token.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise ClusterError(f"{address!r} is not the address of a Ray cluster; give HOST:PORT, such as 127.0.0.1:6379.")
+    wrong = f"{address!r} is not the address of a Ray cluster; give HOST:PORT, such as 127.0.0.1:6379."
+    if not host or not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16):
+        raise ClusterError(wrong)
     try:
         socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
+    except UnicodeError:  # no host has such a name
+        raise ClusterError(wrong) from None
     except OSError as error:
         raise ClusterError(f"Ray at {address} can't be reached: {error.strerror or error}.") from None
     refusal = _refusal(address, f"{host}:{port}")

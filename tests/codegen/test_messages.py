@@ -11,6 +11,8 @@ from click.testing import CliRunner
 from codegen.cli import codegen
 from tests.support.project import FILES, PROTO, Sdk, content, message, outcome, put
 
+LONG = "a" * 300
+
 
 def test_a_syntax_error_has_the_line_of_protoc_and_the_path_that_was_given(sdk: Sdk) -> None:
     put({"protos/wrong.proto": 'syntax = "proto3";\nmessage A {\n  int32 x = 1\n}\n', "elsewhere/x": ""})
@@ -114,6 +116,38 @@ def test_a_folder_that_cannot_be_written(sdk: Sdk, project: Path, monkeypatch: p
     done = CliRunner().invoke(codegen, ["protos", "--out", out])
     assert (done.exit_code, done.output) == (2, f"error: can't write to {out}: permission denied\n")
     assert not list((project / "gen").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["protos", "--out", LONG], f"can't write to {LONG}: file name too long"),
+        ([LONG, "--out", "gen"], f"{LONG} does not exist"),
+        (["protos", "--out", "gen", "-I", LONG], f"{LONG} does not exist"),
+    ],
+)
+def test_a_name_that_is_too_long(sdk: Sdk, arguments: list[str], said: str) -> None:
+    assert outcome(sdk(*arguments)) == (2, "", f"error: {said}\n")
+
+
+def test_a_proto_that_can_not_be_read(sdk: Sdk) -> None:
+    os.symlink("nothing", "protos/lost.proto")
+    assert outcome(sdk("protos", "--out", "gen")) == (
+        2,
+        "",
+        "error: can't read protos/lost.proto: no such file or directory\n",
+    )
+
+
+def test_the_lock_of_an_editor_is_no_proto(sdk: Sdk) -> None:
+    os.symlink("me@here.1234", "protos/.#greet.proto")
+    assert sdk("protos", "--out", "gen").returncode == 0
+
+
+def test_a_folder_whose_name_is_not_utf_8(sdk: Sdk) -> None:
+    folder = os.fsdecode(b"protos\xff")
+    os.rename("protos", folder)
+    assert CliRunner().invoke(codegen, [folder, "--out", "gen"]).exit_code == 0
 
 
 def test_a_disk_that_is_full(sdk: Sdk, monkeypatch: pytest.MonkeyPatch) -> None:

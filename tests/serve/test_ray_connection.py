@@ -101,6 +101,9 @@ def test_a_port_that_nothing_listens_on() -> None:
 
 
 def test_a_text_that_is_not_an_address() -> None:
+    for address in ("a..b:1", "here:²", "here:99999", "here:0"):
+        with pytest.raises(ClusterError, match=r"^'.+' is not the address of a Ray cluster; give HOST:PORT, such as "):
+            check_reachable(address)
     with pytest.raises(ClusterError, match=r"^'here' is not the address of a Ray cluster; give HOST:PORT, such as "):
         check_reachable("here")
 
