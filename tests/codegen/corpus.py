@@ -96,8 +96,18 @@ def examine(root: Path, codegen: Sequence[str], package: str = PACKAGE, *, types
     if report.protos:
         _import(report, root)
         if types:
-            report.types = [*_of_mypy(root), *_of_pyright(root)]
+            report.types = check_types(root, [root])
     return report
+
+
+def check_types(folder: Path, roots: Sequence[Path]) -> list[str]:
+    """Return what mypy and pyright report of all ``_sdk`` modules below a folder.
+
+    Args:
+        folder: The folder.
+        roots: Folders to put on ``sys.path``, in it.
+    """
+    return [*_of_mypy(folder, roots), *_of_pyright(folder, roots)]
 
 
 def modules(root: Path, pattern: str = "*_*.py") -> list[str]:
@@ -179,23 +189,24 @@ def _bound(bases: Iterable[Any]) -> Iterator[str]:
             yield f"{base.__module__}.{base.__name__}: {type(error).__name__}: {error}"
 
 
-def _of_mypy(root: Path) -> Iterator[str]:
-    files = sorted(root.rglob("*_sdk.py"))
+def _of_mypy(folder: Path, roots: Sequence[Path]) -> Iterator[str]:
+    files = sorted(folder.rglob("*_sdk.py"))
     for start in range(0, len(files), CHUNK):
         chunk = files[start : start + CHUNK]
         done = mypy(
-            chunk, [root, REPO], "--explicit-package-bases", "--no-error-summary", "--hide-error-context", cwd=root
+            chunk, [*roots, REPO], "--explicit-package-bases", "--no-error-summary", "--hide-error-context", cwd=folder
         )
         yield from (f"mypy: {line}" for line in (done.stdout + done.stderr).splitlines())
 
 
-def _of_pyright(root: Path) -> Iterator[str]:
-    files = sorted(str(path.relative_to(root)) for path in root.rglob("*_sdk.py"))
+def _of_pyright(folder: Path, roots: Sequence[Path]) -> Iterator[str]:
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*_sdk.py"))
+    paths = [str(path) for path in (*roots, REPO)]
     for start in range(0, len(files), CHUNK):
-        config = {"include": files[start : start + CHUNK], "extraPaths": [str(REPO)], "pythonVersion": "3.11"}
-        (root / "pyrightconfig.json").write_text(json.dumps(config))
+        config = {"include": files[start : start + CHUNK], "extraPaths": paths, "pythonVersion": "3.11"}
+        (folder / "pyrightconfig.json").write_text(json.dumps(config))
         command = [sys.executable, "-m", "pyright", f"--pythonpath={sys.executable}", "--outputjson"]
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         for each in json.loads(done.stdout)["generalDiagnostics"]:
             line = each.get("range", {}).get("start", {}).get("line", -1) + 1
             yield f"pyright: {each.get('file')}:{line}: {each['message']}"

@@ -12,6 +12,8 @@ from tests.codegen.corpus import Report
 
 # Folder of the protos in each distribution.
 DISTRIBUTIONS = {"googleapis-common-protos": "", "grpc-google-iam-v1": "", "grpcio-tools": "grpc_tools/_proto/"}
+# The folder of each layout's code, by the package that it is in.
+ROOTS = {"": "rooted", corpus.PACKAGE: "packaged"}
 
 pytestmark = pytest.mark.timeout(600)  # a first run of the type checkers analyses gRPC and protobuf
 
@@ -28,11 +30,25 @@ def protos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["", corpus.PACKAGE])
-def report(protos: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Report:
-    # In a folder on sys.path, Python finds installed packages first, unless they are namespace packages.
-    options = [] if request.param else ["--exclude", "google/iam", "--exclude", "google/protobuf"]
-    return corpus.examine(tmp_path_factory.mktemp("corpus"), [str(protos), *options], request.param)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("corpus")
+
+
+@pytest.fixture(scope="module")
+def reports(protos: Path, folder: Path) -> dict[str, Report]:
+    """A report for a folder on ``sys.path``, and one for a package."""
+    found = {}
+    for package, root in ROOTS.items():
+        # In a folder on sys.path, Python finds installed packages first, unless they are namespace packages.
+        options = [] if package else ["--exclude", "google/iam", "--exclude", "google/protobuf"]
+        found[package] = corpus.examine(folder / root, [str(protos), *options], package, types=False)
+    return found
+
+
+@pytest.fixture(params=ROOTS)
+def report(reports: dict[str, Report], request: pytest.FixtureRequest) -> Report:
+    return reports[request.param]
 
 
 def test_the_corpus_is_not_empty(report: Report) -> None:
@@ -49,5 +65,6 @@ def test_every_service_can_be_bound(report: Report) -> None:
     assert report.binds == []
 
 
-def test_type_checkers_report_nothing(report: Report) -> None:
-    assert report.types == []
+@pytest.mark.usefixtures("reports")
+def test_type_checkers_report_nothing(folder: Path) -> None:
+    assert corpus.check_types(folder, [folder / root for root in ROOTS.values()]) == []
