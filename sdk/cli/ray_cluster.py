@@ -55,7 +55,7 @@ def connect_or_start(
     address: str | None,
     cleanup: contextlib.ExitStack,
     report: Callable[[str], None],
-    check_before_start: Callable[[], None],
+    check_before_start: Callable[[int], None],
     *,
     num_cpus: int | None = None,
     has_dashboard: bool = False,
@@ -69,7 +69,8 @@ def connect_or_start(
             on this machine, then for a new one.
         cleanup: Receives the callbacks that undo this at the end.
         report: Receives each line of progress.
-        check_before_start: Called before a local Ray is started, which takes seconds; raises an error to prevent that.
+        check_before_start: Called before a local Ray is started, which takes seconds, with the number of CPUs that it
+            will offer; raises an error to prevent that.
         num_cpus: CPUs that a local Ray offers; None for those of the machine.
         has_dashboard: Whether a local Ray has Ray's dashboard.
         has_spare_room: Whether a local Ray counts each CPU twice, so that two versions fit at the same time.
@@ -96,13 +97,14 @@ def connect_or_start(
                 )
         report(f"Connecting to Ray at {found} …")
         return RunCluster(cleanup, reaper, connect(address, shows_output=shows_output))
-    check_before_start()
+    offered = (2 if has_spare_room else 1) * (num_cpus or os.cpu_count() or 1)
+    check_before_start(offered)
     report("Starting a local Ray …")
     reaper.start()
     try:
         with _without_token_notice(), _sigterm_interrupts():
             ray_connection.start_local(
-                num_cpus=(2 if has_spare_room else 1) * (num_cpus or os.cpu_count() or 1),
+                num_cpus=offered,
                 include_dashboard=has_dashboard,
                 log_to_driver=shows_output,
                 logging_level=logging.WARNING,

@@ -284,9 +284,10 @@ class _Run:
         find_envoy()
         target.check()
 
-        def check_node() -> None:
+        def check_before_start(num_cpus: int) -> None:
             check_certificates(options)
             check_port(options.host, options.port)
+            self._check_cpus(num_cpus)
 
         with contextlib.ExitStack() as cleanup, Waiting("Starting …", self._console) as waiting:
             # Stops the spinner before the last lines are printed.
@@ -296,7 +297,7 @@ class _Run:
                     self._address,
                     cleanup,
                     waiting.update,
-                    check_node,
+                    check_before_start,
                     num_cpus=self._num_cpus,
                     has_dashboard=self._dashboard,
                     has_spare_room=self._reloader is not None,
@@ -358,6 +359,17 @@ class _Run:
                 self._print(f"another program has deployed {name!r} since; it keeps running", "yellow")
         return owned
 
+    def _check_cpus(self, offered: float) -> None:
+        """Compare the CPUs that the replicas need with those of a local Ray, which finds its other resources itself.
+
+        Raises:
+            ClusterError: They are too few.
+        """
+        from sdk._serve.replica_resources import find_shortage
+
+        needs = [replace(need, resources={"CPU": need.resources.get("CPU", 0.0)}) for need in self._target.needs]
+        _require_room(find_shortage(needs, [{"CPU": offered}]))
+
     def _check_resources(self, cluster: RunCluster) -> None:
         """Compare the resources that the replicas need with those of the cluster, which Ray Serve waits for.
 
@@ -368,14 +380,10 @@ class _Run:
         from sdk._serve.replica_resources import find_shortage
 
         shortage = find_shortage(self._target.needs, node_resources())
-        if not shortage:
-            return
         if cluster.is_local:
-            raise ClusterError(
-                f"{shortage[0].upper()}{shortage[1:]}: lower num_replicas or `ray_actor_options`; "
-                "with --num-cpus, Ray counts more CPUs than there are."
-            )
-        self._print(f"warning: {shortage}: Ray Serve waits for an autoscaler, or for nodes that you add", "yellow")
+            _require_room(shortage)
+        elif shortage:
+            self._print(f"warning: {shortage}: Ray Serve waits for an autoscaler, or for nodes that you add", "yellow")
 
     def _start_reload(self, cleanup: contextlib.ExitStack, is_local: bool, lease: OwnerLease) -> None:
         import ray
@@ -459,6 +467,15 @@ class _Run:
             self._print(error_line(self._loss))
         if watch.is_cluster_lost:
             cluster.abandon()
+
+
+def _require_room(shortage: str) -> None:
+    """Raise an error if a local Ray never has room for the replicas."""
+    if shortage:
+        raise ClusterError(
+            f"{shortage[0].upper()}{shortage[1:]}: lower num_replicas or `ray_actor_options`; "
+            "with --num-cpus, Ray counts more CPUs than there are."
+        )
 
 
 def _hints(cluster: RunCluster, names: Collection[str], addresses: str, *, has_tls: bool) -> list[str]:

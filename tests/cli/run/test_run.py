@@ -90,17 +90,15 @@ def test_a_constructor_that_fails(sdk: Run, project: Path) -> None:
     assert processes_with(mark) == []
 
 
-def test_replicas_that_do_not_fit_on_a_local_ray(sdk: Run, project: Path) -> None:
+def test_replicas_that_do_not_fit_on_a_local_ray_are_reported_before_it_starts(sdk: Run, project: Path) -> None:
     module = project / "shop_app.py"
     module.write_text(module.read_text().replace("@grpc_deployment\n", "@grpc_deployment(num_replicas=3)\n"))
-    mark = uuid.uuid4().hex
     where = ("--address", "local", "--num-cpus", "2", "--port", str(free_port()))
-    result = sdk("run", "shop_app:app", *where, SDK_TEST_MARK=mark)
+    result = sdk("run", "shop_app:app", *where)
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith(
+    assert only_line(result).startswith(
         "error: The replicas need 3 CPU, and the cluster has 2 (default/Counter: 3 x 1 CPU): lower num_replicas or "
     )
-    assert processes_with(mark) == []
 
 
 @pytest.mark.parametrize("option", [("--num-cpus", "2"), ("--dashboard",)])

@@ -25,7 +25,8 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     cluster = SimpleNamespace(origin=FOUND, is_local=False, nodes=[{"CPU": 2.0}])
 
     def connect(address: str | None, *_: Any, **__: Any) -> SimpleNamespace:
-        cluster.origin = replace(cluster.origin, is_named=address is not None)
+        if cluster.origin is not None:
+            cluster.origin = replace(cluster.origin, is_named=address is not None)
         return cluster
 
     def begin(*_: Any) -> None:
@@ -77,4 +78,12 @@ def test_a_shortage_that_an_autoscaler_may_end_is_a_warning(cluster: SimpleNames
     assert run("--yes").stderr == (
         f"{SHOWN}warning: a replica of default/GrpcDeployment needs 1 CPU on one node, and the nodes have at most "
         f"0.5 CPU: Ray Serve waits for an autoscaler, or for nodes that you add\n{BEGAN}"
+    )
+
+
+def test_a_shortage_of_a_local_ray_is_an_error(cluster: SimpleNamespace) -> None:
+    cluster.is_local, cluster.origin, cluster.nodes = True, None, [{"CPU": 0.5}]
+    assert run().stderr == (
+        "error: A replica of default/GrpcDeployment needs 1 CPU on one node, and the nodes have at most 0.5 CPU: "
+        "lower num_replicas or `ray_actor_options`; with --num-cpus, Ray counts more CPUs than there are.\n"
     )
