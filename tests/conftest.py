@@ -22,6 +22,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.cluster import Ingress, first_alone, set_import_path
 from tests.support.ports import free_port
+from tests.support.small_ray import leave_out_processes
 from tests.support.virtual_time import VirtualLoop
 
 # pyright would look for a newer version in the network, and print it among its findings.
@@ -180,13 +181,8 @@ def _reads_metrics(session: pytest.Session) -> bool:
 @pytest.fixture(scope="session")
 def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     import ray
-    from ray._private.node import Node
 
-    # One passes on what workers print, which nobody reads, for 2 % of a core. One scales clusters that have an
-    # autoscaler. Without a dashboard, one reports usage, if that is wanted. The start of each takes 0.5 s or more.
-    Node.start_log_monitor = lambda _: None  # type: ignore[method-assign]
-    Node.start_monitor = lambda _: None  # type: ignore[method-assign]
-    Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
+    leave_out_processes()
     # Workers inherit the environment of the processes that Ray starts now.
     set_import_path()
     ray.init(

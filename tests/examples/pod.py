@@ -15,8 +15,11 @@ from ray import serve
 from ray.serve.context import _get_global_client
 from ray.serve.schema import ServeDeploySchema
 
+from tests.support.small_ray import leave_out_processes
+
 
 def main(address: str, config: str) -> None:
+    leave_out_processes()
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address=address)
     schema = ServeDeploySchema.model_validate(yaml.safe_load(config))
     serve.start(proxy_location=schema.proxy_location)

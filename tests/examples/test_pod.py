@@ -6,7 +6,6 @@ What this does not show: KubeRay's operator, its services, and the pods' images.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import urllib.request
@@ -24,6 +23,7 @@ from quotes_sdk import QuotesSyncClient
 
 from tests.support.namespaces import machines
 from tests.support.readme import ROOT
+from tests.support.small_ray import program_environment
 
 MANIFEST = yaml.safe_load((ROOT / "config" / "rayservice.yaml").read_text())["spec"]
 WORKER = MANIFEST["rayClusterConfig"]["workerGroupSpecs"][0]["template"]["spec"]["containers"][0]
@@ -38,14 +38,13 @@ def pod() -> Iterator[str]:
         except OSError as error:
             pytest.skip(f"a pod's network needs a network namespace, which this user may not make: {error}")
         options = {each["name"]: each["value"] for each in WORKER["env"]}
-        path = os.pathsep.join([str(ROOT / "config"), *sys.path])
         program = stack.enter_context(
             subprocess.Popen(
                 [
                     *("ip", "netns", "exec", namespace, sys.executable, str(Path(__file__).with_name("pod.py"))),
                     *(address, MANIFEST["serveConfigV2"]),
                 ],
-                env={**os.environ, **options, "PYTHONPATH": path, "RAY_USAGE_STATS_ENABLED": "0"},
+                env=program_environment(ROOT / "config", **options, RAY_USAGE_STATS_ENABLED="0"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -26,6 +26,7 @@ from tests.support.deadlines import happens
 from tests.support.ports import free_port
 from tests.support.processes import commands, ingress_folder, is_alive
 from tests.support.sdk_command import SDK
+from tests.support.small_ray import leave_out_processes
 
 # Processes of the SDK; Ray's own agents take longer.
 OURS = ("envoy", "supervisor.py", "ray::Proxy", "ray::Controller", "ray::ServeReplica")
@@ -39,6 +40,7 @@ def drive(address: str, port: int) -> None:
     from tests.integration.node_app import Where
 
     if address == "local":
+        leave_out_processes()
         ray.init(address=address, num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     else:
         os.environ["RAY_ADDRESS"] = address  # sdk.start connects, with the token that the cluster requires
@@ -59,6 +61,14 @@ def driver(address: str, port: int) -> Iterator[tuple[subprocess.Popen[str], str
         yield process, json.loads(line)
 
 
+def start_head(port: str) -> None:
+    """Do what `ray start --head` does, with fewer processes."""
+    from ray.scripts.scripts import start
+
+    leave_out_processes()
+    start(["--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"])
+
+
 def main(is_alone: bool) -> None:
     port = free_port()
     with driver("local", port) as (process, node_id):
@@ -67,7 +77,7 @@ def main(is_alone: bool) -> None:
     report("left by a killed driver", left(node_id, port))
 
     gcs = f"127.0.0.1:{free_port()}"
-    ray_command("start", "--head", f"--port={gcs.rpartition(':')[2]}", "--num-cpus=2", "--include-dashboard=false")
+    run([sys.executable, __file__, "head", gcs.rpartition(":")[2]])
     with driver(gcs, port) as (process, node_id):
         process.kill()
     report("served without its driver", call(port))
@@ -87,7 +97,7 @@ def main(is_alone: bool) -> None:
 
 def stop_ray(is_alone: bool) -> None:
     if is_alone:
-        ray_command("stop", "--force")
+        run([sys.executable, "-m", "ray.scripts.scripts", "stop", "--force"])
         return
     for pid, words in own_processes():
         if not any(part in words for part in ("envoy", "supervisor.py", "bin/sdk run")):
@@ -96,7 +106,7 @@ def stop_ray(is_alone: bool) -> None:
 
 
 def sdk_run(name: str, gcs: str) -> subprocess.Popen[str]:
-    command = [SDK, "run", "tests.integration.node_app:app", "--name", name, "--address", gcs]
+    command = [SDK, "run", "tests.integration.node_app:idle", "--name", name, "--address", gcs]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -106,8 +116,7 @@ def wait_until_serving(process: subprocess.Popen[str]) -> None:
     assert serves, process.communicate()[1]
 
 
-def ray_command(*arguments: str) -> None:
-    command = [sys.executable, "-m", "ray.scripts.scripts", *arguments]
+def run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -152,5 +161,7 @@ def report(what: str, value: Any) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "drive":
         drive(sys.argv[2], int(sys.argv[3]))
+    elif sys.argv[1] == "head":
+        start_head(sys.argv[2])
     else:
         main(is_alone=sys.argv[1] == "alone")

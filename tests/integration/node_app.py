@@ -60,5 +60,5 @@ class Inner(AsyncProbeBase):
             yield await self.Unary(request)
 
 
-#: An application of one replica.
-app = Where.options(num_replicas=1, ray_actor_options={"num_cpus": 0.1}).bind()
+#: An application that starts no replica before the first call.
+idle = Where.options(num_replicas="auto", autoscaling_config={"min_replicas": 0, "max_replicas": 1}).bind()

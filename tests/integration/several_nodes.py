@@ -22,6 +22,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from probe_pb2 import Ask
 from probe_sdk import AsyncProbeHandle
+from ray.scripts.scripts import drain_node
 from ray.serve.generated.serve_pb2 import HealthzRequest
 from ray.serve.generated.serve_pb2_grpc import RayServeAPIServiceStub
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -34,6 +35,7 @@ from tests.integration.node_app import Inner, Where
 from tests.support.deadlines import wait_until
 from tests.support.namespaces import machines
 from tests.support.processes import commands, ingress_folder, is_alive
+from tests.support.small_ray import leave_out_processes
 
 BEGAN = time.monotonic()
 METADATA = (("application", "spread"),)
@@ -41,6 +43,7 @@ METADATA = (("application", "spread"),)
 
 def start_head(stack: contextlib.ExitStack, address: str, system_config: dict[str, int] | None = None) -> None:
     """Start a Ray of one node at an address, with its own folder, until the stack is closed."""
+    leave_out_processes()
     temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
     ray.init(
         address="local",
@@ -125,6 +128,7 @@ def second_node(prefix: list[str], address: str) -> Iterator[int]:
     """Join a node to the cluster, and yield the process id of its raylet."""
     before = commands("raylet/raylet ").keys()
     command = [*prefix, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=4"]
+    command += ["--include-log-monitor=false"]
     command += [f"--address={ray.get_runtime_context().gcs_address}", f"--node-ip-address={address}"]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -160,10 +164,9 @@ def answers(channel: grpc.Channel, count: int) -> set[str]:
 
 def drain(node_id: str) -> None:
     """Notify Ray that a machine will be preempted."""
-    command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", f"--node-id={node_id}"]
-    command += [f"--address={ray.get_runtime_context().gcs_address}", "--reason=DRAIN_NODE_REASON_PREEMPTION"]
-    command += ["--reason-message=test", "--deadline-remaining-seconds=600"]
-    subprocess.run(command, check=True, capture_output=True)
+    arguments = [f"--address={ray.get_runtime_context().gcs_address}", f"--node-id={node_id}"]
+    arguments += ["--reason=DRAIN_NODE_REASON_PREEMPTION", "--reason-message=test", "--deadline-remaining-seconds=600"]
+    drain_node(arguments, standalone_mode=False)
 
 
 def health(channel: grpc.Channel) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.namespaces import PID_NAMESPACE, may_make_pid_namespace
+from tests.support.small_ray import program_environment
 
 # Two starts of Ray, and four programs.
 PROGRAM = Path(__file__).parent / "ends_of_ray.py"
@@ -43,7 +43,7 @@ def seen(folder: Path) -> dict[str, Any]:
         "RAY_AUTH_TOKEN": uuid.uuid4().hex,
         "SDK_TEST_MARK": uuid.uuid4().hex,
     }
-    environment = {**os.environ, **own, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = program_environment(**own)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith("["))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from tests.support.namespaces import machines
 from tests.support.ports import free_port
+from tests.support.small_ray import program_environment
 
 PROGRAM = Path(__file__).parent / "several_nodes.py"
 
@@ -29,10 +29,9 @@ def has_namespaces() -> bool:
 def seen() -> dict[str, Any]:
     # Without CAP_NET_ADMIN, both nodes use the loopback address, which has room for only one Envoy.
     kind = "namespaces" if has_namespaces() else "loopback"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, str(PROGRAM), str(free_port()), kind],
-        env=environment,
+        env=program_environment(),
         capture_output=True,
         text=True,
         timeout=280,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import uuid
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.integration.typed_handle_calls import OUTCOMES
+from tests.support.small_ray import program_environment
 from tests.validation.refusals import refused
 
 PROGRAM = Path(__file__).parent / "ways_in.py"
@@ -20,7 +20,7 @@ PROGRAM = Path(__file__).parent / "ways_in.py"
 
 @pytest.fixture(scope="module")
 def seen() -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+    environment = program_environment(RAY_AUTH_TOKEN=uuid.uuid4().hex)
     done = subprocess.run(
         [sys.executable, str(PROGRAM)], env=environment, capture_output=True, text=True, timeout=280, check=False
     )

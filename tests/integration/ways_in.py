@@ -32,6 +32,7 @@ from tests.integration.prober import METHODS, Prober
 from tests.integration.typed_handle_calls import outcomes
 from tests.support.deadlines import happens, wait_until
 from tests.support.ports import free_port
+from tests.support.small_ray import leave_out_processes
 from tests.validation.refusals import BAD, GOOD, end_of
 
 BIN = Path(sys.executable).parent
@@ -192,6 +193,7 @@ def run_command(path: Path, address: str) -> tuple[subprocess.Popen[str], list[s
 
 
 def main(folder: Path) -> None:
+    leave_out_processes(has_api=True)
     context = ray.init(
         address="local", num_cpus=8, include_dashboard=True, dashboard_port=free_port(), log_to_driver=False
     )

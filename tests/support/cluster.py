@@ -15,14 +15,15 @@ from functools import cache
 from pathlib import Path
 
 from codegen.sync import Options, update
+from tests.support.small_ray import PYTHON_START
 
 #: The repository: the tests are a package of it.
 ROOT = Path(__file__).parents[2]
 #: Folders that replicas import from. Rooms add theirs when they are collected, which is before the cluster starts.
 #: Python imports `sitecustomize` of the first one when it starts.
-IMPORTED_BY_REPLICAS: list[Path] = [ROOT / "tests" / "support" / "python_start", ROOT]
+IMPORTED_BY_REPLICAS: list[Path] = [PYTHON_START, ROOT]
 # Programs of tests get our path as theirs, and what they start has it from them.
-sys.path.insert(0, str(IMPORTED_BY_REPLICAS[0]))
+sys.path.insert(0, str(PYTHON_START))
 
 
 @dataclass(frozen=True)

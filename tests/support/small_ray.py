@@ -1,0 +1,40 @@
+"""A Ray without the processes that no test needs, and the environment of programs that start one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+#: Python imports its `sitecustomize` at the start of each process.
+PYTHON_START = Path(__file__).with_name("python_start")
+
+
+def leave_out_processes(*, has_api: bool = False) -> None:
+    """Let Ray start no more than it needs to serve, in this process and from now on.
+
+    One process has the server of Ray's client. One passes on what workers print, for 2 % of a core. One scales clusters
+    that have an autoscaler. Without a dashboard, one reports usage, if that is wanted. The start of each takes 0.5
+    CPU-seconds or more.
+
+    Args:
+        has_api: Whether the dashboard's process is needed, which has Ray's REST API.
+    """
+    from ray._private.node import Node
+
+    Node.start_ray_client_server = lambda _: None  # type: ignore[method-assign]
+    Node.start_log_monitor = lambda _: None  # type: ignore[method-assign]
+    Node.start_monitor = lambda _: None  # type: ignore[method-assign]
+    if not has_api:
+        Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
+
+
+def program_environment(*folders: Path, **variables: str) -> dict[str, str]:
+    """Return the environment of a program that imports what this process can import.
+
+    Args:
+        *folders: More folders to import from.
+        **variables: More variables.
+    """
+    path = os.pathsep.join([str(PYTHON_START), *map(str, folders), *sys.path])
+    return {**os.environ, **variables, "PYTHONPATH": path}
