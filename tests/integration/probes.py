@@ -327,10 +327,6 @@ def application() -> Any:
     return Async.bind(handles, Sync.bind(handles))
 
 
-def without_handles(args: dict[str, Any]) -> Any:
-    return Async.bind({})
-
-
 async def until(condition: Any) -> None:
     while not condition():
         await asyncio.sleep(0.005)

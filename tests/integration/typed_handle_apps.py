@@ -180,14 +180,15 @@ class Plain(SyncProbeBase):
         return self.inner.Unary(request).result()
 
 
-def built(arguments: dict[str, str]) -> Any:
-    return composed(arguments["notes"])
-
-
 def composed(notes: str) -> Any:
     return outer(Inner.bind(notes))
 
 
 def outer(inner: Any) -> Any:
+    return Outer.bind(*callees(inner))
+
+
+def callees(inner: Any) -> tuple[Any, Any]:
+    """Return what an :class:`Outer` is bound with."""
     plain = serve.deployment(Plain, **FAST).bind(AsyncProbeHandle(inner))
-    return Outer.bind(inner, SyncProbeHandle(plain))
+    return inner, SyncProbeHandle(plain)

@@ -18,9 +18,11 @@ from typing import Any
 
 import grpc
 import ray
+from click.testing import CliRunner
 from orders_pb2 import Divisor, Order
 from orders_sdk import OrdersSyncClient
 from probe_pb2 import Ask
+from ray.serve.scripts import deploy as serve_deploy
 from user_defined_protos_pb2 import UserDefinedMessage
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
@@ -92,7 +94,7 @@ def answers(name: str, greeting: str) -> Callable[[], bool]:
 def behind_serves_own_proxy() -> list[list[Any]]:
     """Return what calls through Ray Serve's own gRPC proxy end with."""
     with grpc.insecure_channel(f"127.0.0.1:{SERVES_OWN}") as channel:
-        prober = Prober(channel, "AsyncProbe")
+        prober = Prober(channel, "AsyncProbe", "typed")
         wait_until(lambda: prober.ask("Unary", Ask(), timeout=20).code is grpc.StatusCode.OK)
         found: list[list[Any]] = []
         for method in METHODS:
@@ -106,7 +108,7 @@ def behind_serves_own_proxy() -> list[list[Any]]:
 def messages_checked_behind_serves_own_proxy() -> list[Any]:
     """Return what calls end with that keep the rules of their messages, and calls that break them."""
     with grpc.insecure_channel(f"127.0.0.1:{SERVES_OWN}") as channel:
-        client = OrdersSyncClient(channel, application="orders")
+        client = OrdersSyncClient(channel, application="typed")
         wait_until(lambda: end_of(lambda: client.Place(GOOD, timeout=20)).code == "OK")
         calls = [
             *(partial(each, GOOD) for each in (client.Place, client.Follow)),
@@ -170,8 +172,8 @@ def report(**what: Any) -> None:
     print(json.dumps(what), flush=True)
 
 
-def serve_command(*arguments: str) -> int:
-    return subprocess.run([BIN / "serve", *arguments], capture_output=True, timeout=60, check=False).returncode
+def serve_run(*arguments: str) -> int:
+    return subprocess.run([BIN / "serve", "run", *arguments], capture_output=True, timeout=60, check=False).returncode
 
 
 def run_command(path: Path, address: str) -> tuple[subprocess.Popen[str], list[str]]:
@@ -193,7 +195,7 @@ def run_command(path: Path, address: str) -> tuple[subprocess.Popen[str], list[s
 
 
 def main(folder: Path) -> None:
-    leave_out_processes(has_api=True)
+    leave_out_processes(has_serve_api=True)
     context = ray.init(
         address="local", num_cpus=8, include_dashboard=True, dashboard_port=free_port(), log_to_driver=False
     )
@@ -216,10 +218,11 @@ def main(folder: Path) -> None:
 
         deployed = folder / "deployed.json"
         deployed.write_text(json.dumps(config(scaled, application("deploy"))))
-        report(deploy=serve_command("deploy", "-a", dashboard, str(deployed)))
+        # It only calls the REST API: Ray Serve's command does so in this process.
+        report(deploy=CliRunner().invoke(serve_deploy, ["-a", dashboard, str(deployed)]).exit_code)
         report(deployed=happens(answers("deploy", "deploy you")))
         name = "tests.integration.ways_app:app"
-        report(run=serve_command("run", "--non-blocking", "-a", address, "--name", "ran", name))
+        report(run=serve_run("--non-blocking", "-a", address, "--name", "ran", name))
         report(ran=happens(answers("ran", "Ran you")))
 
         mine = folder / "mine.yaml"
@@ -242,11 +245,9 @@ def main(folder: Path) -> None:
         own = {"port": SERVES_OWN, "grpc_servicer_functions": servicers}
         http = {"host": "127.0.0.1", "port": free_port()}
         # Without a route that proxy does not find the application.
-        routed = {"name": "probe", "import_path": "tests.integration.probes:without_handles", "route_prefix": "/probe"}
-        checked = {"name": "orders", "import_path": "tests.validation.order_apps:app", "route_prefix": "/orders"}
-        built = {"import_path": "tests.integration.typed_handle_apps:built", "args": {"notes": str(folder)}}
-        typed = {"name": "typed", "route_prefix": "/typed", **built}
-        put(dashboard, config(routed, checked, typed, proxy_location="HeadOnly", grpc_options=own, http_options=http))
+        routed = {"route_prefix": "/typed", "args": {"notes": str(folder)}}
+        typed = {"name": "typed", "import_path": "tests.integration.three_services_app:build", **routed}
+        put(dashboard, config(typed, proxy_location="HeadOnly", grpc_options=own, http_options=http))
         report(own=behind_serves_own_proxy())
         report(checked=messages_checked_behind_serves_own_proxy())
         report(handles=handles_behind_serves_own_proxy())

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 #: Python imports its `sitecustomize` at the start of each process.
 PYTHON_START = Path(__file__).with_name("python_start")
 
 
-def leave_out_processes(*, has_api: bool = False) -> None:
+def leave_out_processes(*, has_serve_api: bool = False) -> None:
     """Let Ray start no more than it needs to serve, in this process and from now on.
 
     One process has the server of Ray's client. One passes on what workers print, for 2 % of a core. One scales clusters
@@ -18,14 +19,23 @@ def leave_out_processes(*, has_api: bool = False) -> None:
     CPU-seconds or more.
 
     Args:
-        has_api: Whether the dashboard's process is needed, which has Ray's REST API.
+        has_serve_api: Whether Ray Serve's REST API is needed, which is a part of the dashboard.
     """
+    from ray._private import services
     from ray._private.node import Node
 
     Node.start_ray_client_server = lambda _: None  # type: ignore[method-assign]
     Node.start_log_monitor = lambda _: None  # type: ignore[method-assign]
     Node.start_monitor = lambda _: None  # type: ignore[method-assign]
-    if not has_api:
+    if has_serve_api:
+        start = services.start_ray_process
+
+        def start_process(command: list[str], kind: str, *rest: Any, **more: Any) -> Any:
+            parts = ["--modules-to-load=ServeHead"] if kind == "dashboard" else []
+            return start([*command, *parts], kind, *rest, **more)
+
+        services.start_ray_process = start_process
+    else:
         Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
 
 

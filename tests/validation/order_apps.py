@@ -139,7 +139,3 @@ class Reading(OrdersBase):
             if request is grpc.aio.EOF:
                 return
             await grpc_context.write(Receipt(text="" if request.id == "empty" else request.id))
-
-
-#: For Ray Serve's config, which names an application.
-app = Strict.bind()
