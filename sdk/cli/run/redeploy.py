@@ -55,9 +55,10 @@ class DeployRequest:
 
 def main() -> int:
     """Wait for a request and deploy it."""
-    import sdk._serve.config_deploy  # noqa: F401  # in advance: this import is slow
     from sdk.cli.ray_cluster import quiet_logs
+    from sdk.cli.run.quick_import import import_quickly
 
+    import_quickly("sdk._serve.config_deploy")  # in advance: it is slow
     line = sys.stdin.buffer.readline()
     if not line:
         return 1
