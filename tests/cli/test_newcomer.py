@@ -26,6 +26,7 @@ from tests.support.deadlines import PACE_S
 from tests.support.ports import free_port
 from tests.support.processes import processes_with
 from tests.support.sdk_command import SDK
+from tests.support.type_checkers import mypy_cache
 
 BIN = SDK.parent
 PAGE = (Path(__file__).parents[2] / "docs/guides/getting-started.md").read_text()
@@ -41,19 +42,19 @@ class Shell:
         self._environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         self._environment |= {"SDK_TEST_MARK": self.mark, "TMPDIR": str(temp)}
 
-    def start(self, *command: str) -> subprocess.Popen[str]:
+    def start(self, *command: str, **variables: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [BIN / command[0], *command[1:]],
             cwd=self.folder,
-            env=self._environment,
+            env=self._environment | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
 
-    def run(self, *command: str, exit_code: int = 0) -> str:
-        process = self.start(*command)
+    def run(self, *command: str, exit_code: int = 0, **variables: str) -> str:
+        process = self.start(*command, **variables)
         output, _ = process.communicate(timeout=100)
         assert process.returncode == exit_code, f"{command}\n{output}"
         return output
@@ -166,16 +167,15 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
     assert "3 passed" in tutorial.run()
     assert "all up to date" in shell.run("sdk", "codegen", "--check")
 
-    # -- it is served and called; the types are checked meanwhile
+    # -- it is served and called; the types are checked while it starts
     served = shell.start("sdk", "run", "shop.service:app", "--reload", "--address", "local", "--port", str(port))
     output = Output(served)
     try:
-        mypy = shell.start("mypy")
+        with mypy_cache() as cache:
+            shell.run("mypy", **cache)
         output.until("Press Ctrl-C to stop")
         assert "Hello" in tutorial.run()
         assert "Hello" in tutorial.run()
-        types, _ = mypy.communicate(timeout=200)
-        assert mypy.returncode == 0, types
 
         # -- the proto gets a method, and so does the class, while it is called
         with Callers(shell.folder, tutorial.target) as callers:

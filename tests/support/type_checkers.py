@@ -6,16 +6,30 @@ mypy keeps what it knows of a module as long as the options are the same, so eac
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support.cluster import ROOT
 
 CACHE = ROOT / ".mypy_cache"
+
+
+@contextlib.contextmanager
+def mypy_cache() -> Iterator[dict[str, str]]:
+    """Keep other processes from the cache in the block: a cache has one writer.
+
+    Yields:
+        The environment of a mypy that uses it.
+    """
+    CACHE.mkdir(exist_ok=True)
+    with open(CACHE / "tests.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield {"MYPY_CACHE_DIR": str(CACHE)}
 
 
 def mypy(
@@ -29,16 +43,14 @@ def mypy(
         *arguments: Other arguments.
         cwd: The folder to run in.
     """
-    CACHE.mkdir(exist_ok=True)
-    with open(CACHE / "tests.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes, and a cache has one writer
+    with mypy_cache() as cache:
         return subprocess.run(
             [
                 *(sys.executable, "-m", "mypy", "--strict", "--config-file=", "--python-version=3.11"),
-                *(f"--cache-dir={CACHE}", *arguments, *map(str, files)),
+                *(*arguments, *map(str, files)),
             ],
             cwd=cwd,
-            env={"PATH": "/usr/bin:/bin", "MYPYPATH": os.pathsep.join(map(str, path))},
+            env={**cache, "PATH": "/usr/bin:/bin", "MYPYPATH": os.pathsep.join(map(str, path))},
             capture_output=True,
             text=True,
             check=False,
