@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.command_server import command_server
 from tests.support.sdk_command import SDK, Run
+from tests.support.small_ray import PYTHON_START
 
 PROTO = """\
 syntax = "proto3";
@@ -59,8 +60,9 @@ def sdk(project: Path) -> Run:
     """Run ``sdk`` with arguments in the project's folder."""
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | environment
+        env = {**os.environ, "PYTHONPATH": str(PYTHON_START), **environment}
         # What imports Ray, and starts none, is run where Ray is imported already; PYTHONPATH is read at the start only.
+        # An error before a local Ray starts: RAY_ADDRESS="local".
         imports_ray = arguments[0] in ("check", "run", "status", "shutdown") and "--help" not in arguments
         if imports_ray and "local" not in arguments and "PYTHONPATH" not in environment:
             return command_server().run(arguments, project, env)

@@ -26,6 +26,7 @@ from tests.support.deadlines import PACE_S
 from tests.support.ports import free_port
 from tests.support.processes import processes_with
 from tests.support.sdk_command import SDK
+from tests.support.small_ray import PYTHON_START
 from tests.support.type_checkers import mypy_cache
 
 BIN = SDK.parent
@@ -39,7 +40,7 @@ class Shell:
         self.folder = folder
         self.temp = temp
         self.mark = uuid.uuid4().hex
-        self._environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        self._environment = {**os.environ, "PYTHONPATH": str(PYTHON_START)}
         self._environment |= {"SDK_TEST_MARK": self.mark, "TMPDIR": str(temp)}
 
     def start(self, *command: str, **variables: str) -> subprocess.Popen[str]:

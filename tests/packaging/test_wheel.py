@@ -16,17 +16,19 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.shop import REPO, run
+from tests.support import small_ray
 from tests.support.ports import free_port
 
 README = (REPO / "README.md").read_text()
 _BLOCKS = re.compile(r"^```(?:proto|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # The README's program, on a separate Ray and another port, with the README's client while it serves.
-MAIN = """
+MAIN = f"""
 import runpy
 
 import ray
 
 if __name__ == "__main__":
+    runpy.run_path({small_ray.__file__!r})["leave_out_processes"]()
     ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False)
     try:
         runpy.run_path("serve.py")

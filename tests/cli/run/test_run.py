@@ -93,8 +93,7 @@ def test_a_constructor_that_fails(sdk: Run, project: Path) -> None:
 def test_replicas_that_do_not_fit_on_a_local_ray_are_reported_before_it_starts(sdk: Run, project: Path) -> None:
     module = project / "shop_app.py"
     module.write_text(module.read_text().replace("@grpc_deployment\n", "@grpc_deployment(num_replicas=3)\n"))
-    where = ("--address", "local", "--num-cpus", "2", "--port", str(free_port()))
-    result = sdk("run", "shop_app:app", *where)
+    result = sdk("run", "shop_app:app", "--num-cpus", "2", "--port", str(free_port()), RAY_ADDRESS="local")
     assert result.returncode == 1
     assert only_line(result).startswith(
         "error: The replicas need 3 CPU, and the cluster has 2 (default/Counter: 3 x 1 CPU): lower num_replicas or "
@@ -110,7 +109,7 @@ def test_an_option_of_a_local_ray_and_the_address_of_another(sdk: Run, option: t
 
 def test_the_port_is_taken(sdk: Run) -> None:
     with taken_port() as port:
-        result = sdk("run", "shop_app:app", "--address", "local", "--port", str(port))
+        result = sdk("run", "shop_app:app", "--port", str(port), RAY_ADDRESS="local")
     assert result.returncode == 1
     assert f"can't listen on 127.0.0.1:{port}: Address already in use" in only_line(result)
 

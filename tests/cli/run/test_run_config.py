@@ -18,6 +18,7 @@ import pytest
 from tests.support.ports import free_port
 from tests.support.processes import processes_with
 from tests.support.sdk_command import SDK, Run, only_line
+from tests.support.small_ray import PYTHON_START
 
 CONFIG = """\
 grpc_options: {{port: {port}}}
@@ -67,7 +68,7 @@ def start(project: Path, config: Path, mark: str, temp: Path) -> subprocess.Pope
     return subprocess.Popen(
         [SDK, "run", str(config.relative_to(project)), "--address", "local"],
         cwd=project,
-        env={**os.environ, "SDK_TEST_MARK": mark, "TMPDIR": str(temp)},
+        env={**os.environ, "PYTHONPATH": str(PYTHON_START), "SDK_TEST_MARK": mark, "TMPDIR": str(temp)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

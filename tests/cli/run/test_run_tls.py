@@ -21,7 +21,8 @@ from tests.support.certificates import Authority, Pair
 from tests.support.otlp_receiver import Received, receiving
 from tests.support.ports import free_port
 from tests.support.processes import processes_with
-from tests.support.sdk_command import SDK
+from tests.support.sdk_command import SDK, Run, only_line
+from tests.support.small_ray import PYTHON_START
 
 AUTHORITY = Authority("tests")
 SERVER, ANN = AUTHORITY.sign("server", dns=("localhost",)), AUTHORITY.sign("ann")
@@ -103,6 +104,7 @@ def test_clients_are_known_by_name_and_sigterm_leaves_nothing(
         cwd=project,
         env={
             **os.environ,
+            "PYTHONPATH": str(PYTHON_START),
             "SDK_TEST_MARK": mark,
             "TMPDIR": str(temp),
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
@@ -153,16 +155,10 @@ def test_clients_are_known_by_name_and_sigterm_leaves_nothing(
     assert [path for path in temp.rglob("*") if "sdk-ingress" in path.name] == []
 
 
-def test_the_key_of_another_certificate_is_reported_before_ray_starts(project: Path) -> None:
+def test_the_key_of_another_certificate_is_reported_before_ray_starts(sdk: Run, project: Path) -> None:
     options = write(project, Pair(SERVER.certificate, ANN.key))
-    result = subprocess.run(
-        [SDK, "run", "shop_app:app", "--address", "local", *options],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    result = sdk("run", "shop_app:app", *options, RAY_ADDRESS="local")
     assert result.returncode == 1
-    (line,) = result.stderr.strip().splitlines()
+    line = only_line(result)
     assert line.startswith("error: TLS: tls_private_key ")
     assert "is not the key of the certificate" in line
