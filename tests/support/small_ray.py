@@ -46,5 +46,5 @@ def program_environment(*folders: Path, **variables: str) -> dict[str, str]:
         *folders: More folders to import from.
         **variables: More variables.
     """
-    path = os.pathsep.join([str(PYTHON_START), *map(str, folders), *sys.path])
+    path = os.pathsep.join([*map(str, folders), *sys.path])
     return {**os.environ, **variables, "PYTHONPATH": path}
