@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ def openapi(target: str, services: tuple[str, ...], **options: Any) -> None:
     """
     quieten_grpc()
     path = Path(target)
-    if path.exists():
+    if os.path.exists(path):  # not Path.exists, which raises an error for a name that is too long
         from sdk.cli.rpc.schemas import FileSchema
 
         _print(FileSchema([path], options["proto_path"], ""), services, options)

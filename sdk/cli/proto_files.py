@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ def read_descriptors(paths: Sequence[Path], includes: Sequence[Path], option: st
         OptionsError: A file can't be read or compiled.
     """
     for path in paths:
-        if not path.exists():
+        if not os.path.exists(path):  # not Path.exists, which raises an error for a name that is too long
             raise OptionsError(f"{option} {path}: no such file or folder")
     found = FileDescriptorSet()
     protos = [path for path in paths if path.is_dir() or path.suffix == ".proto"]

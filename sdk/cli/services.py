@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,7 +57,7 @@ def services(target: str, name: str | None, **options: Any) -> None:
     if options["descriptor_set_out"] is not None and name is not None:
         raise click.UsageError("--descriptor-set-out writes all services; omit NAME.")
     path = Path(target)
-    if path.exists():
+    if os.path.exists(path):  # not Path.exists, which raises an error for a name that is too long
         from sdk.cli.rpc.schemas import FileSchema
 
         _show(FileSchema([path], options["proto_path"], ""), None, name, options)

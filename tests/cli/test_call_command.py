@@ -22,6 +22,7 @@ from tests.support.desk_server import PROTOS, Call, Clerk, Porter
 from tests.support.ports import free_port
 
 Invoke = Callable[..., Result]
+LONG = "a" * 300
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +205,9 @@ def test_an_application_is_asked_for_where_there_are_several(invoke: Invoke) -> 
         (["Desk/Echo", "--token", "a secret"], "the token must be one word of printable ASCII"),
         (["Desk/Echo", "--tls-certificate", "x"], "--tls-certificate and --tls-private-key go together"),
         (["Desk/Echo", "--protos", "none"], "--protos none: no such file or folder"),
+        (["Desk/Echo", "--protos", LONG], f"--protos {LONG}: no such file or folder"),
+        (["Desk/Echo", "--request-id", "a\nb"], "--request-id 'a\\nb' has characters that can't be printed"),
+        (["Desk/Echo", "--model-id", "\udcff"], "--model-id '\\udcff' has characters that can't be printed"),
     ],
 )  # fmt: skip
 def test_wrong_use(invoke: Invoke, server: sdk.testing.Server, arguments: list[str], said: str) -> None:

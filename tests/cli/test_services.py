@@ -232,6 +232,18 @@ def test_protos_and_descriptors(invoke: Invoke, tmp_path: Path) -> None:
     assert (done.exit_code, done.stdout, done.stderr) == (0, "", f"{tmp_path} has no services\n")
 
 
+@pytest.mark.parametrize("option", ["--connect-timeout=inf", "--max-message-length=2147483648"])
+def test_a_number_that_grpc_does_not_take(invoke: Invoke, option: str) -> None:
+    done = invoke(option)
+    assert (done.exit_code, "is not in the range" in done.stderr) == (2, True)
+
+
+def test_a_target_that_is_too_long_for_a_file(invoke: Invoke) -> None:
+    name = "a" * 300
+    done = invoke("--connect-timeout", "5", target=f"unix:{name}")
+    assert (done.exit_code, name in done.stderr) == (2, True)
+
+
 def test_descriptors_in_a_file(invoke: Invoke, server: sdk.testing.Server, tmp_path: Path) -> None:
     out = tmp_path / "desk.binpb"
     done = invoke("--descriptor-set-out", str(out))

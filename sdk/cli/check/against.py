@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Container, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def compare_against(
     if is_git_version(other):
         old = _read_commit(other)
         compared = _comparable(old, new, offered)
-    elif path.exists():
+    elif os.path.exists(path):  # not Path.exists, which raises an error for a name that is too long
         old = Descriptors(read_descriptors([path], (), "--against"), other)
         compared = _comparable(old, new, offered)
     elif server is not None:

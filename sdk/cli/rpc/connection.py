@@ -23,6 +23,8 @@ _TEXT = re.compile(r"[ -~]*")
 _WORD = re.compile(r"[!-~]+")
 _LOOPBACK = re.compile(r"((http|grpc)://)?(localhost|127\.\d+\.\d+\.\d+|\[::1\]):\d+/?$|unix:")
 _LAST_PORT = 65535
+# Options whose values are sent as they are.
+_TEXTS = ("application", "request_id", "model_id", "tls_server_name")
 # Options that are for TLS only.
 _TLS = ("tls_ca", "tls_certificate", "tls_server_name")
 
@@ -76,6 +78,10 @@ def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tu
         metadata, token = (*metadata, ("authorization", f"Bearer {token()}")), None
     credentials, channel_options = _credentials(options)
     longest = options["max_message_length"]
+    texts = [("target", target), *((f"--{name.replace('_', '-')}", options.get(name)) for name in _TEXTS)]
+    for name, text in texts:
+        if text is not None and not text.isprintable():
+            raise OptionsError(f"{name} {text!r} has characters that can't be printed")
     target = re.sub("^grpc(s?)://", r"http\1://", target)  # the scheme of other tools
     if not re.search(r":(\d+)?|^https?://", target):
         raise OptionsError(f"target {target!r} has no port: give HOST:PORT, such as {target}:9000")

@@ -145,8 +145,9 @@ class JsonStream:
         except json.JSONDecodeError as error:
             line, column = _moved(self._line, self._column, text[: error.pos])
             raise JsonError(f"{_place(self._source, line, column)}: invalid JSON: {error.msg}") from None
-        except (_DuplicateError, RecursionError) as error:
-            what = str(error) if isinstance(error, _DuplicateError) else "it is nested too deeply"
+        except (_DuplicateError, RecursionError, ValueError) as error:
+            others = {RecursionError: "it is nested too deeply", ValueError: "a number has too many digits"}
+            what = others.get(type(error), str(error))
             raise JsonError(f"{_place(self._source, self._line, self._column)}: {what}") from None
 
 

@@ -11,6 +11,8 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# gRPC takes no larger ones.
+_DAY_S, _INT32 = 86_400, 2**31 - 1
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -54,7 +56,7 @@ def server_options(command: F) -> F:
             ),
             click.option(
                 "--connect-timeout",
-                type=click.FloatRange(min=0, min_open=True),
+                type=click.FloatRange(min=0, min_open=True, max=_DAY_S),
                 default=10.0,
                 show_default=True,
                 metavar="SECONDS",
@@ -62,7 +64,7 @@ def server_options(command: F) -> F:
             ),
             click.option(
                 "--max-message-length",
-                type=click.IntRange(min=-1),
+                type=click.IntRange(min=-1, max=_INT32),
                 metavar="BYTES",
                 help="Maximum length of a message; -1 for no limit.  [default: 64 MiB]",
             ),

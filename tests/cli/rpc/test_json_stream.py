@@ -48,6 +48,7 @@ def test_an_object_is_returned_as_soon_as_it_is_complete() -> None:
         ('\n\n{"a": 1, "a": 2}', "line 3, column 1: `a` is twice in one object"),
         ('{"a": [}', "line 1, column 8: invalid JSON: Expecting value"),
         ("[" * 100_000 + "]" * 100_000, "line 1, column 1: it is nested too deeply"),
+        ('{"a": ' + "1" * 5000 + "}", "line 1, column 1: a number has too many digits"),
     ],
 )
 def test_invalid_json(text: str, said: str) -> None:
