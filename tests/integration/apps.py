@@ -27,7 +27,12 @@ SYSTEM_EXIT = "sys.exit"
 RAY_KILL = "ray.kill"
 
 
-@grpc_deployment(max_ongoing_requests=20, graceful_shutdown_timeout_s=10, graceful_shutdown_wait_loop_s=0.1)
+@grpc_deployment(
+    max_ongoing_requests=20,
+    graceful_shutdown_timeout_s=10,
+    graceful_shutdown_wait_loop_s=0.1,
+    health_check_period_s=1,  # when Ray Serve notices that a replica is dead
+)
 class Guide(UserDefinedServiceBase):
     """The guide's service, async."""
 

@@ -28,7 +28,7 @@ class Clerk(ClerkBase):
         return Value(text=f"welcome {request.text}")
 
 
-@grpc_deployment(num_replicas=2, graceful_shutdown_wait_loop_s=0.1, max_ongoing_requests=100)
+@grpc_deployment(num_replicas=2, graceful_shutdown_wait_loop_s=0.1, health_check_period_s=1, max_ongoing_requests=100)
 class Store(StoreBase):
     """Get returns its process id; Put opens the vault. In the process that the key names, neither ever ends."""
 

@@ -22,7 +22,8 @@ from user_defined_protos_sdk import UserDefinedServiceBase
 
 from sdk import RpcError, current_context, grpc_deployment
 
-FAST = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 5}
+# Ray Serve notices a dead replica at its next health check, after ten seconds by default.
+FAST = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 5, "health_check_period_s": 1}
 
 
 @grpc_deployment(max_ongoing_requests=20, expose=False, **FAST)
