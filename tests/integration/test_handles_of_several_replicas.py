@@ -1,4 +1,4 @@
-"""Calls through a handle to two replicas: the limits of each, models, a replica that dies, and one that leaves."""
+"""Calls through a handle to two replicas: the limits of each, models, a replica that dies, and redeployments."""
 
 from __future__ import annotations
 
