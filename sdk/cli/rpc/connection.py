@@ -78,10 +78,11 @@ def _open(target: str, options: Mapping[str, Any]) -> tuple[SyncClient, tuple[tu
         metadata, token = (*metadata, ("authorization", f"Bearer {token()}")), None
     credentials, channel_options = _credentials(options)
     longest = options["max_message_length"]
-    texts = [("target", target), *((f"--{name.replace('_', '-')}", options.get(name)) for name in _TEXTS)]
-    for name, text in texts:
-        if text is not None and not text.isprintable():
-            raise OptionsError(f"{name} {text!r} has characters that can't be printed")
+    if not target.isprintable():
+        raise OptionsError(f"target {target!r} has characters that can't be printed")
+    for name in _TEXTS:
+        if not _TEXT.fullmatch(options.get(name) or ""):
+            raise OptionsError(f"--{name.replace('_', '-')} {options[name]!r} is not printable ASCII")
     target = re.sub("^grpc(s?)://", r"http\1://", target)  # the scheme of other tools
     if not re.search(r":(\d+)?|^https?://", target):
         raise OptionsError(f"target {target!r} has no port: give HOST:PORT, such as {target}:9000")
