@@ -36,6 +36,9 @@ METADATA = (("application", APPLICATION), ("multiplexed_model_id", "m1"))
 SERVICE = "/userdefinedprotos.UserDefinedService"
 CALL = f"{SERVICE}/__call__"
 OK, NOT_FOUND = "OK", "NOT_FOUND"
+#: The calls that reach no replica.
+NO_ROUTE = {"status_code": NOT_FOUND, "reason": "no_route"}
+HEALTH = {"method": "/grpc.health.v1.Health/Check", "status_code": OK}
 #: The stream, and the one that it makes.
 STREAMS = (
     {"application": APPLICATION, "deployment": "Outer", "method": f"{SERVICE}/Streaming"},
@@ -79,7 +82,8 @@ def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory)
                     for labels in STREAMS
                 )
                 and total(found, "ray_serve_replica_processing_queries", application=APPLICATION) >= 2
-                and total(found, "ray_sdk_ingress_rejected_requests_total") >= 1
+                and total(found, "ray_sdk_ingress_rejected_requests_total", **NO_ROUTE) >= 1
+                and total(found, "ray_sdk_ingress_builtin_requests_total", **HEALTH) >= 1
                 and total(found, "ray_sdk_ingress_table_version") >= 1
             )
         )
@@ -134,10 +138,8 @@ def test_calls_in_progress_by_node(samples: Samples) -> None:
 
 
 def test_calls_that_no_replica_answered(samples: Samples) -> None:
-    rejected = "ray_sdk_ingress_rejected_requests_total"
-    assert total(samples, rejected, status_code=NOT_FOUND, reason="no_route") >= 1
-    health = {"method": "/grpc.health.v1.Health/Check", "status_code": OK}
-    assert total(samples, "ray_sdk_ingress_builtin_requests_total", **health) >= 1
+    assert total(samples, "ray_sdk_ingress_rejected_requests_total", **NO_ROUTE) >= 1
+    assert total(samples, "ray_sdk_ingress_builtin_requests_total", **HEALTH) >= 1
 
 
 def test_the_ingress_of_each_node(samples: Samples) -> None:
