@@ -294,3 +294,9 @@ def test_the_calls_of_a_killed_caller_are_cancelled(stub: UserDefinedServiceStub
     assert call.exception().code() is grpc.StatusCode.UNAVAILABLE
     with pytest.raises(grpc.RpcError):
         next(stream)
+
+    def is_served() -> bool:
+        answer = stub.__call__.future(Message(name="transport"), metadata=OUTER, timeout=60)
+        return answer.exception() is None
+
+    wait_until(is_served)  # calls fail until the proxy knows that the replica is dead, and then wait for the next one
