@@ -88,6 +88,7 @@ def machine() -> dict[str, str | int | float]:
         "cpu": model[1] if model else platform.machine(),
         "cores": len(os.sched_getaffinity(0)),
         "load before": round(os.getloadavg()[0], 2),
+        "TCP": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
     }
