@@ -88,9 +88,9 @@ class Credentials:
             await asyncio.sleep(_POLL_S)
             if self._access is None:
                 continue
-            before = self.keys, self.problem
             try:
                 async with self._reading:
+                    before = self.keys, self.problem  # not earlier: what `load` reads meanwhile is not a change
                     await self._refresh()
                 if (self.keys, self.problem) != before:
                     await on_change()

@@ -111,6 +111,8 @@ class NodeProxy:
         self._credentials = Credentials()
         self._builder = ResourceBuilder(node_id)
         self._publisher = IsolatingPublisher(self._push)
+        # Publications take turns, so that an older routing table never follows a newer one.
+        self._turn = asyncio.Lock()
         self._built_in = BuiltinServices(
             self._in_force, self._fetch_descriptors, self._fetch_failed, self._fetch_proxies, read_metrics
         )
@@ -424,6 +426,10 @@ class NodeProxy:
         return self._ads is None or self._fallback_server is None
 
     async def _publish(self, snapshot: Snapshot) -> None:
+        async with self._turn:
+            await self._publish_in_turn(snapshot)
+
+    async def _publish_in_turn(self, snapshot: Snapshot) -> None:
         try:
             is_complete = await self._publisher.publish(snapshot)
         except TimeoutError:
@@ -459,8 +465,9 @@ class NodeProxy:
 
     async def _on_new_keys(self) -> None:
         """Publish the routing table with the new keys. Envoy's listener and its connections stay."""
-        if self._snapshot is not None and not self._is_broken:
-            await self._publish(self._snapshot)
+        async with self._turn:
+            if self._snapshot is not None and not self._is_broken:
+                await self._publish_in_turn(self._snapshot)
 
     def _in_force(self) -> Snapshot:
         """Return the routing table that Envoy serves."""

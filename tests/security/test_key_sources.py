@@ -9,12 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sdk._ingress import credentials
 from sdk._ingress.credentials import Credentials
+from sdk._ingress.proxy import NodeProxy
+from sdk._ingress.registry import ProxyState
+from sdk._xds.snapshot import Snapshot
 from sdk.access import Access, JwtIssuer
 from tests.support.loops import PATIENCE_S
 from tests.support.tokens import Issuer
@@ -179,3 +184,60 @@ async def test_what_is_no_file_of_keys_leaves_the_last_ones_in_force(
     assert it.keys.api_keys == keys
     assert said in it.problem
     assert "the last valid keys stay in force" in it.problem
+
+
+async def test_keys_that_new_options_name_are_no_change_of_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "_POLL_S", 0)
+    begun, may_read, read_file = Event(), Event(), credentials._read_file
+
+    def slow(path: str) -> str:
+        begun.set()
+        assert may_read.wait(PATIENCE_S)
+        return read_file(path)
+
+    monkeypatch.setattr(credentials, "_read_file", slow)
+    file = tmp_path / "keys"
+    file.touch(mode=0o600)
+    file.write_text(f"batch sha256:{'0' * 64}\n")
+    it, changes = Credentials(), asyncio.Queue[set[str]]()
+
+    async def note() -> None:
+        changes.put_nowait(set(it.keys.api_keys.values()))
+
+    watch = asyncio.create_task(it.watch(note))
+    load = asyncio.create_task(it.load(Access(api_keys=str(file))))
+    await asyncio.to_thread(begun.wait)
+    for _ in range(10):
+        await asyncio.sleep(0)  # the watch wants to read now, and waits
+    may_read.set()
+    assert set((await load).api_keys.values()) == {"batch"}
+    file.write_text(f"other sha256:{'1' * 64}\n")
+    assert await changes.get() == {"other"}, "and no change before"
+    watch.cancel()
+
+
+async def test_new_keys_are_published_with_the_newest_routing_table() -> None:
+    published: list[int] = []
+    may_go_on = asyncio.Event()
+
+    async def publish(snapshot: Snapshot) -> bool:
+        published.append(snapshot.version)
+        await may_go_on.wait()
+        return True
+
+    proxy: Any = NodeProxy.__new__(NodeProxy)
+    proxy._turn, proxy._changed, proxy._state = asyncio.Lock(), asyncio.Event(), ProxyState("p", "n", "127.0.0.1:9000")
+    proxy._ads = proxy._fallback_server = object()
+    proxy._publisher = SimpleNamespace(publish=publish, rejected_applications=(), in_force=Snapshot(1))
+    proxy._built_in, proxy._credentials = SimpleNamespace(notify=lambda: None), SimpleNamespace(problem="")
+    proxy._store = SimpleNamespace(store=lambda tables: None)
+    proxy._snapshot = Snapshot(1)
+    newer = asyncio.create_task(proxy._publish(Snapshot(2)))
+    keys = asyncio.create_task(proxy._on_new_keys())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    may_go_on.set()
+    await asyncio.gather(newer, keys)
+    assert published == [2, 2], "an older table after a newer one takes its rules of access back"
