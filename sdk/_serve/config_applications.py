@@ -37,10 +37,8 @@ def load_applications(config: ServeConfig) -> dict[str, Any]:
         except SdkError as error:
             line = config.line_of(("applications", index, "import_path"))
             raise OptionsError(f"{config.path}:{line}: application {application.name!r}: {error}") from None
-        except (
-            Exception,
-            SystemExit,
-        ):  # Ray Serve builds it next, and reports the reason with the application's status
+        except (Exception, SystemExit):
+            # Ray Serve builds it next, and reports the reason with the application's status.
             continue
     return found
 

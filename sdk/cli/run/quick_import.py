@@ -1,4 +1,4 @@
-"""Import of modules that are slow to import, without the garbage collector."""
+"""Import of a module that is slow to import, without the garbage collector."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import gc
 import importlib
 
 
-def import_quickly(*modules: str) -> None:
-    """Import modules without the garbage collector, and keep what they make out of every later collection.
+def import_quickly(module: str) -> None:
+    """Import a module without the garbage collector, and keep what that makes out of every later collection.
 
     Imports keep what they make. The collector would visit it again and again, for a fifth of the CPU time of an import
     of Ray Serve.
 
     Args:
-        *modules: Their names.
+        module: Its name.
     """
     gc.disable()
     try:
-        for module in modules:
-            importlib.import_module(module)
+        importlib.import_module(module)
     finally:
         gc.freeze()
         gc.enable()
