@@ -411,6 +411,7 @@ class OutgoingCall:
 
     def refused(self) -> None:
         """Send the call to another replica: this one leaves, and has not looked at it."""
+        self._distrust_replica()
         self._leave_replica()
         self._refusals += 1
         if self._refusals > _MAX_REFUSALS or (self._requests is not None and self._sent is None):
@@ -427,6 +428,7 @@ class OutgoingCall:
             has_response: The response has begun.
             was_sent: The replica may have the whole request.
         """
+        self._distrust_replica()
         if not was_sent and not has_response:
             self.refused()
         elif has_response or not self._retry_lost():
@@ -466,6 +468,11 @@ class OutgoingCall:
         if self.messages:
             self.messages.clear()
         self._finish()
+
+    def _distrust_replica(self) -> None:
+        """Have the next call connect again: a process that dies still has its other connections, for a moment."""
+        if self._replica is not None:
+            self._replica.close_idle(float("inf"))
 
     def _leave_replica(self) -> None:
         self._connection = None

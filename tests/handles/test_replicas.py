@@ -292,6 +292,31 @@ async def test_an_idempotent_call_is_repeated_once() -> None:
         assert retries(served) == {"lost": 1}
 
 
+async def test_a_call_is_not_repeated_on_another_connection_of_a_process_that_dies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel closes its connections one after the other; what is sent on the last of them is lost, too."""
+    async with deployment(Named("again")) as served:
+        handle = AsyncProbeHandle(served.handle)
+        handle.Unary._is_idempotent = True
+        await asyncio.gather(*(handle.Unary(Ask()) for _ in range(3)))
+        (server,) = served.replicas
+        dying = set(server._connections)
+        kind = type(next(iter(dying)))
+        usual = kind.data_received
+
+        def receive(connection: Any, data: bytes) -> None:
+            if connection in dying:
+                connection.abort()
+            else:
+                usual(connection, data)
+
+        monkeypatch.setattr(kind, "data_received", receive)
+        assert (await handle.Unary(Ask())).text == "again"
+        await until(lambda: not dying & server._connections)
+        assert retries(served) == {"lost": 1}
+
+
 async def test_calls_wait_for_the_first_replica_until_their_deadline() -> None:
     async with deployment() as served:
         handle = AsyncProbeHandle(served.handle)
