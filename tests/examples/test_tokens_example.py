@@ -94,7 +94,6 @@ def test_a_client_that_does_not_read_stops_the_model(client: Serve) -> None:
     stream = iter(model.Generate(Prompt(text="the", stop=["never"])))
     next(stream)
     tokens = until_it_stops(model)
-    assert tokens < 100_000
     for _ in range(tokens):  # the client reads the messages in flight, and the model continues
         next(stream)
     wait_for(model, lambda now: now.tokens > tokens)
@@ -125,7 +124,7 @@ def test_a_browser_that_leaves_ends_the_work(protocol: str) -> None:
 def test_a_browser_that_does_not_read_stops_the_model(protocol: str) -> None:
     with begun(0, protocol) as (model, response):
         tokens = until_it_stops(model)
-        assert 0 < tokens < 400_000
+        assert tokens > 0
         while model.GetStats(StatsRequest()).tokens == tokens:  # what is read makes room, and the model continues
             assert response.read(1 << 16)
         response.close()
@@ -146,9 +145,14 @@ def begun(step_s: float, protocol: str) -> Iterator[tuple[LanguageModelSyncClien
         yield server.client(LanguageModelSyncClient), response
 
 
+# Several times what the buffers of Envoy and of the kernel hold: how much they take depends on when each is read.
+MORE_THAN_IN_FLIGHT = 1_000_000
+
+
 def until_it_stops(model: LanguageModelSyncClient) -> int:
     before, stats = -1, model.GetStats(StatsRequest())
     while stats.tokens != before:
+        assert stats.tokens < MORE_THAN_IN_FLIGHT
         time.sleep(0.2)
         before, stats = stats.tokens, model.GetStats(StatsRequest())
     return before
