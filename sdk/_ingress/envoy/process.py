@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import importlib.util
 import os
 import signal
@@ -17,6 +18,14 @@ from sdk._ingress.envoy.listening import format_address
 from sdk.errors import IngressError
 
 _STOP_TIMEOUT_S = 3.0
+
+_OTHER_PORT = " Choose another port with GrpcOptions(port=…) or `sdk run --port …`"
+# By the reason for which an address can't be bound.
+_REMEDIES = {
+    errno.EADDRINUSE: f"{_OTHER_PORT}, or stop the process that uses it.",
+    errno.EACCES: f"{_OTHER_PORT}: those below 1024 are for root.",
+    errno.EADDRNOTAVAIL: " Give an address of this machine with GrpcOptions(host=…) or `sdk run --host …`, or 0.0.0.0.",
+}
 
 # Asks the kernel to kill this process when the thread that started it ends (prctl(2)), and execs Envoy. A separate
 # Python process does this, because running Python after a fork (Popen's preexec_fn) is not safe with gRPC's threads.
@@ -65,10 +74,9 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise IngressError(
-                f"The ingress can't listen on {format_address(host, port)}: {os.strerror(error.errno or 0)}. "
-                "Choose another port with GrpcOptions(port=…) or `sdk run --port …`, or stop the process that uses it."
-            ) from None
+            code = error.errno or 0
+            why, remedy = os.strerror(code), _REMEDIES.get(code, "")
+            raise IngressError(f"The ingress can't listen on {format_address(host, port)}: {why}.{remedy}") from None
 
 
 def envoy_command(binary: Path, bootstrap: Path, log: Path, concurrency: int | None) -> list[str]:
