@@ -70,7 +70,7 @@ def _read_node(address: str) -> dict[Series, float] | str:
         with _OPENER.open(f"http://{address}/metrics", timeout=_TIMEOUT_S) as response:
             text = response.read().decode()
     except urllib.error.URLError as error:
-        return str(error.reason)
+        return getattr(error.reason, "strerror", None) or str(error.reason)
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {error}"
     except UnicodeDecodeError:

@@ -135,7 +135,8 @@ class Credentials:
             wrong = list(check_jwks(text)) if issuer is not None else parse_api_keys(text)[1]
         except (OSError, ValueError) as error:
             state = None
-            wrong = [f"can't be read: {getattr(error, 'strerror', None) or getattr(error, 'reason', None) or error}"]
+            cause = getattr(error, "reason", error)  # urllib wraps what the system says
+            wrong = [f"can't be read: {getattr(cause, 'strerror', None) or cause}"]
         wait_s = (_URL_RETRY_S if wrong else issuer.refresh_s) if issuer is not None else 0.0
         self._sources[source] = _Source(state, now, wait_s)
         if not wrong:

@@ -22,6 +22,7 @@ from sdk._ingress.registry import ProxyState
 from sdk._xds.snapshot import Snapshot
 from sdk.access import Access, JwtIssuer
 from tests.support.loops import PATIENCE_S
+from tests.support.ports import free_port
 from tests.support.tokens import Issuer
 
 ISSUER, NEXT = Issuer("https://id.example.org"), Issuer("https://id.example.org", "k2")
@@ -64,6 +65,12 @@ def key_server() -> Iterator[KeyServer]:
         yield server
         server.shutdown()
         thread.join()
+
+
+async def test_a_url_that_can_not_be_reached() -> None:
+    it, url = Credentials(), f"http://127.0.0.1:{free_port()}/jwks.json"
+    await it.load(Access(issuers=(JwtIssuer(ISSUER.name, url),)))
+    assert it.problem == f"access: {url} can't be read: Connection refused"
 
 
 async def test_keys_of_a_url_rotate_and_stay_while_the_server_fails(
