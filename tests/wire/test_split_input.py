@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import re
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
@@ -54,7 +53,7 @@ def well_answered(written: bytes) -> list[bool]:
 @settings(max_examples=3 * settings.default.max_examples)
 @given(st.integers(0, 1 << 32), st.integers(0, 3), Cuts)
 async def test_the_response_does_not_depend_on_the_split(seed: int, mutations: int, cuts: list[int]) -> None:
-    rng = random.Random(seed)
+    rng = fuzzing.Chance(seed)
     data = fuzzing.request(rng, 1)
     for _ in range(mutations):
         data = fuzzing.mutate(rng, data, fuzzing.request)
