@@ -51,6 +51,12 @@ def read_words() -> list[tuple[re.Pattern[str], str]]:
     return [(re.compile(rf"\b(?:{word})\b(?!-)", re.IGNORECASE), better) for word, better in pairs]
 
 
+def anywhere(words: list[tuple[re.Pattern[str], str]]) -> re.Pattern[str]:
+    """Return a pattern of what may be a finding: most texts have no match, and need not be parsed."""
+    found = "|".join(word.pattern for word, _ in words)
+    return re.compile(rf"\b(?=\w)(?:{found})|[\"']\\?\s*(?-i:{_QUESTION_WORDS.pattern})", re.IGNORECASE)
+
+
 def read_exceptions() -> list[tuple[str, str]]:
     """Return the exceptions: a path, and the words that are right there."""
     lines = (HERE / "exceptions.txt").read_text().splitlines()
@@ -119,11 +125,14 @@ def main(arguments: list[str]) -> int:
     """Print every finding below the given paths, or in the whole repository; returns the exit code."""
     listed = subprocess.run(["git", "ls-files", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
     words, exceptions = read_words(), read_exceptions()
+    possible = anywhere(words)
     findings: list[Finding] = []
     for path in listed.stdout.splitlines():
         suffix = Path(path).suffix
         if (suffix == ".py" or suffix in _TEXTS or path == "Makefile") and not _SKIPPED.search(path):
-            findings += check(path, (ROOT / path).read_text(), words)
+            text = (ROOT / path).read_text()
+            if possible.search(text):
+                findings += check(path, text, words)
     used = Counter((each.path, each.found.lower()) for each in findings)
     findings = [each for each in findings if (each.path, each.found.lower()) not in exceptions]
     for finding in findings:
