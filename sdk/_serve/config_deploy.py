@@ -15,7 +15,7 @@ from ray import serve
 
 from sdk._serve.api import wait_until_ready
 from sdk._serve.application import CODE_VERSION
-from sdk._serve.import_path import has_own_serve
+from sdk._serve.import_path import has_own_serve, refuse_hidden_modules
 from sdk._serve.internals import apply_config, find_serve_controller, serve_settings
 from sdk._serve.one_line import one_line
 from sdk._serve.ray_connection import ray_errors
@@ -70,6 +70,8 @@ def deploy(config: ServeConfig, *, before: Collection[str] = (), has_new_code: b
         names = {*config.names, *before}
         others = [application for application in settings.config_applications if application.name not in names]
         path = _import_path(config)
+        if path:
+            refuse_hidden_modules(path)
         own = [_complete(application, path, config.serves_http, version) for application in config.schema.applications]
         changed: dict[str, object] = {"applications": [*own, *others]}
         if others and config.schema.target_capacity is None:

@@ -7,9 +7,10 @@ they get the folders of the program that started Ray Serve: often another one, i
 
 from __future__ import annotations
 
+import filecmp
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,15 +35,76 @@ def give_import_path(application: serve.Application) -> None:
     Args:
         application: The result of ``bind``; its deployments get a ``runtime_env``, except those that bring their own
             code or set ``PYTHONPATH``.
+
+    Raises:
+        ApplicationError: The other program's folders have other modules of the same names.
     """
     if has_own_serve():
         return
-    of_program = ray.get_runtime_context().runtime_env
+    of_program, folders = ray.get_runtime_context().runtime_env, import_path()
     for deployment in bound_deployments(application):
         options = deployment.ray_actor_options
-        environment = with_import_path(options.get("runtime_env"), of_program, import_path())
+        environment = with_import_path(options.get("runtime_env"), of_program, folders)
         if environment is not None:
+            refuse_hidden_modules(folders)
             options["runtime_env"] = environment
+
+
+def refuse_hidden_modules(path: str) -> None:
+    """Check that Ray Serve's replicas import the modules of this program, which may have imported more than they do.
+
+    Ray has a worker import from the folders of the program that started Ray Serve before those in its ``PYTHONPATH``.
+
+    Args:
+        path: The ``PYTHONPATH`` for replicas.
+
+    Raises:
+        ApplicationError: They would import another module of the same name. Folders that this machine does not have are
+            not known.
+    """
+    own = _folders_of(path)
+    hidden = list(hidden_modules(own, [folder for folder in _folders_of_serve() if folder not in own]))
+    if hidden:
+        ours, theirs = hidden[0]
+        more = f" (and others in place of {len(hidden) - 1} more modules)" if len(hidden) > 1 else ""
+        raise ApplicationError(
+            f"Replicas would import {theirs} in place of {ours}{more}: they import first from the folders of the "
+            "program that started Ray Serve. Rename the module, or use another Ray (`sdk run --address local`)."
+        )
+
+
+def hidden_modules(own: Iterable[str], first: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Find imported modules instead of which another one would be imported if other folders came first.
+
+    Args:
+        own: Folders from which this program imports.
+        first: The other folders.
+
+    Yields:
+        The file of a module, and what would be imported instead. Equal files do no harm.
+    """
+    own, first = list(own), list(first)
+    for name, module in sorted(sys.modules.items()):
+        file, top = getattr(module, "__file__", None), name.partition(".")[0]
+        for folder in own:
+            if file is None or not file.startswith((f"{folder}/{top}/", f"{folder}/{top}.")):
+                continue
+            for other in first:
+                twin = Path(other + file.removeprefix(folder))
+                hiding = hiding_module(Path(other), top) or (str(twin) if twin.exists() else None)
+                if hiding is not None and not (twin.exists() and filecmp.cmp(file, twin, shallow=False)):
+                    yield file, hiding
+
+
+def _folders_of_serve() -> list[str]:
+    """Return the folders that Ray gives to the workers of the program that started Ray Serve."""
+    controller = find_serve_controller()
+    if controller is None:
+        return []
+    worker: Any = ray._private.worker.global_worker
+    jobs = worker.gcs_client.get_all_job_info(skip_submission_job_info_field=True, skip_is_running_tasks_field=True)
+    job = jobs.get(controller._actor_id.job_id)
+    return list(job.config.py_driver_sys_path) if job is not None else []
 
 
 def has_own_serve() -> bool:

@@ -15,6 +15,7 @@ import ray
 from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
 from sdk._serve.api import delete
+from sdk._serve.import_path import _folders_of_serve
 from tests.integration.clients import FOO
 
 # A module next to the program, which only the program's folders have.
@@ -80,3 +81,7 @@ def greeted(ingress: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.mark.parametrize("program", ["script", "notebook"])
 def test_replicas_import_from_the_folders_of_their_program(greeted: dict[str, str], program: str) -> None:
     assert greeted[program] == f"from {program}"
+
+
+def test_the_folders_that_replicas_import_from_first_are_known(ingress: Any) -> None:
+    assert os.getcwd() in _folders_of_serve()

@@ -15,6 +15,8 @@ from sdk._serve.config_file import read_config
 from sdk._serve.internals import ServeSettings
 
 OWN, OTHER = "01", "02"
+# That of the program that started Ray Serve.
+OTHER_FOLDER = "/other"
 CONFIG = """\
 applications:
   - {name: plain, import_path: "shop:app", route_prefix: null}
@@ -41,6 +43,7 @@ def environments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         controller = SimpleNamespace(_actor_id=SimpleNamespace(job_id=bytes.fromhex(started_by)))
         for module in (config_deploy, import_path):
             monkeypatch.setattr(module, "find_serve_controller", lambda: controller)
+        monkeypatch.setattr(import_path, "_folders_of_serve", lambda: [OTHER_FOLDER])
         deploy(read_config(path), has_new_code=has_new_code)
         return {application.name: application.runtime_env for application in applied[-1].applications}
 

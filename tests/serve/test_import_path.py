@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,12 @@ from ray import serve
 
 import sdk
 from sdk._serve import import_path, ray_connection
-from sdk._serve.import_path import give_import_path, refuse_hidden_package, with_import_path
+from sdk._serve.import_path import (
+    give_import_path,
+    refuse_hidden_modules,
+    refuse_hidden_package,
+    with_import_path,
+)
 from sdk.errors import ApplicationError
 
 PATH = "/home/me/shop"
@@ -81,6 +88,7 @@ def test_deployments_get_it_if_another_program_has_started_ray_serve(
     controller = SimpleNamespace(_actor_id=SimpleNamespace(job_id=bytes([1])))
     context = SimpleNamespace(get_job_id=lambda: job, runtime_env={})
     monkeypatch.setattr(import_path, "find_serve_controller", lambda: controller)
+    monkeypatch.setattr(import_path, "_folders_of_serve", list)
     monkeypatch.setattr("ray.get_runtime_context", lambda: context)
     application = Outer.options(ray_actor_options={"num_cpus": 0.1}).bind(Inner.bind())
     for _ in range(2):  # it may be run again
@@ -90,6 +98,69 @@ def test_deployments_get_it_if_another_program_has_started_ray_serve(
     assert options[1]["num_cpus"] == 0.1
     for each in options if is_given else []:
         assert each["runtime_env"] == {"env_vars": {"PYTHONPATH": import_path.import_path()}}
+
+
+@pytest.fixture
+def two_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """The folders of this program, which has imported what is in it, and of the one that started Ray Serve."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        (folder / "pack_hid").mkdir(parents=True)
+        (folder / "space_hid").mkdir()
+        (folder / "lib").mkdir()
+    for name in ("app_hid.py", "pack_hid/__init__.py", "pack_hid/service.py", "space_hid/part.py", "lib/other_hid.py"):
+        (ours / name).write_text("ours = True\n")
+    for folder in (ours, ours / "lib"):
+        monkeypatch.syspath_prepend(folder)
+    for name in ("app_hid", "pack_hid.service", "space_hid.part", "other_hid"):
+        import_module(name)
+        monkeypatch.delitem(sys.modules, name.partition(".")[0])
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        import_module(name)
+    monkeypatch.setattr(import_path, "_folders_of_serve", lambda: [str(theirs)])
+    return ours, theirs
+
+
+@pytest.mark.parametrize(
+    ("there", "hidden", "hiding"),
+    [
+        ("app_hid.py", "app_hid.py", "app_hid.py"),
+        ("app_hid/__init__.py", "app_hid.py", "app_hid/"),
+        ("pack_hid.py", "pack_hid/__init__.py", "pack_hid.py"),
+        ("pack_hid/__init__.py", "pack_hid/__init__.py", "pack_hid/"),
+        ("space_hid/part.py", "space_hid/part.py", "space_hid/part.py"),
+        ("other_hid.py", "lib/other_hid.py", "other_hid.py"),
+        ("space_hid/another.py", None, None),
+        ("lib/other_hid.py", None, None),  # it is not on their path
+        ("lib.py", None, None),
+        ("unknown.py", None, None),
+    ],
+)
+def test_modules_in_whose_place_replicas_would_import_others_are_refused(
+    two_programs: tuple[Path, Path], there: str, hidden: str | None, hiding: str | None
+) -> None:
+    ours, theirs = two_programs
+    path = os.pathsep.join(map(str, (ours, ours / "lib")))
+    refuse_hidden_modules(path)
+    (theirs / there).parent.mkdir(exist_ok=True)
+    (theirs / there).write_text("theirs = True\n")
+    if hidden is None:
+        refuse_hidden_modules(path)
+        return
+    with pytest.raises(ApplicationError) as refused:
+        refuse_hidden_modules(path)
+    said = str(refused.value)
+    assert said.startswith(f"Replicas would import {theirs}/{hiding} in place of {ours / hidden}")
+    assert said.endswith("Rename the module, or use another Ray (`sdk run --address local`).")
+
+
+def test_equal_files_of_two_folders_are_not_refused(two_programs: tuple[Path, Path]) -> None:
+    ours, theirs = two_programs
+    shutil.copytree(ours, theirs, dirs_exist_ok=True)
+    refuse_hidden_modules(str(ours))
+    (theirs / "pack_hid" / "service.py").unlink()
+    with pytest.raises(ApplicationError, match=f"import {theirs}/pack_hid/ in place of {ours}/pack_hid/service.py:"):
+        refuse_hidden_modules(str(ours))
 
 
 @pytest.mark.parametrize("hiding", ["sdk/__init__.py", "sdk.py"])
