@@ -58,7 +58,8 @@ SPECIAL_MESSAGE = "\t\ntest with whitespace\r\nand Unicode BMP â˜º and non-BMP ð
 UNIMPLEMENTED_METHOD = "/grpc.testing.TestService/UnimplementedCall"
 UNIMPLEMENTED_SERVICE = "/grpc.testing.UnimplementedService/UnimplementedCall"
 
-CONCURRENT_CALLS = 1000
+#: More than the handlers of either service that run at once.
+CONCURRENT_CALLS = 200
 SOAK_ITERATIONS = 20
 PAUSES, PAUSE_S = 4, 0.1
 
