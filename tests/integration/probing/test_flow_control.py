@@ -18,7 +18,7 @@ MB = 1 << 20
 #: Limit of one stream's memory: in the replica, in Envoy, and for the messages that the handler is ahead.
 BOUND = 32 * MB
 MESSAGE = 64 << 10
-COUNT = 1600  # 100 MB
+COUNT = 1000  # 62 MB, twice the limit
 
 
 @pytest.fixture(params=SERVICES)
