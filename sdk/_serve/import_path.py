@@ -42,18 +42,19 @@ def give_import_path(application: serve.Application) -> None:
     if has_own_serve():
         return
     of_program, folders = ray.get_runtime_context().runtime_env, import_path()
+    refuse_hidden_modules(folders)
     for deployment in bound_deployments(application):
         options = deployment.ray_actor_options
         environment = with_import_path(options.get("runtime_env"), of_program, folders)
         if environment is not None:
-            refuse_hidden_modules(folders)
             options["runtime_env"] = environment
 
 
 def refuse_hidden_modules(path: str) -> None:
-    """Check that Ray Serve's replicas import the modules of this program, which may have imported more than they do.
+    """Check that replicas import the modules that this program has imported from its folders, not others of their names.
 
-    Ray has a worker import from the folders of the program that started Ray Serve before those in its ``PYTHONPATH``.
+    Ray has a worker import from the folders of the program that started Ray Serve before those in its ``PYTHONPATH``,
+    and before its ``working_dir``.
 
     Args:
         path: The ``PYTHONPATH`` for replicas.
