@@ -51,7 +51,7 @@ def give_import_path(application: serve.Application) -> None:
 
 
 def refuse_hidden_modules(path: str) -> None:
-    """Check that replicas import the modules that this program has imported from its folders, not others of their names.
+    """Check that replicas import the modules that this program has imported from its folders, not others so named.
 
     Ray has a worker import from the folders of the program that started Ray Serve before those in its ``PYTHONPATH``,
     and before its ``working_dir``.
