@@ -38,9 +38,13 @@ class LanguageModel:
         from sklearn.decomposition import TruncatedSVD  # type: ignore[import-untyped]  # it has no types
         from sklearn.feature_extraction.text import TfidfVectorizer  # type: ignore[import-untyped]  # it has no types
 
-        self._words = TfidfVectorizer(analyzer="char_wb", ngram_range=(4, 5), min_df=2, sublinear_tf=True)
-        self._topics = TruncatedSVD(DIMENSIONS, random_state=0)
-        self._topics.fit(self._words.fit_transform([text for _, text in passages()]))
+        # Any: to infer their types, pyright would read most of SciPy.
+        self._words: Any = TfidfVectorizer(analyzer="char_wb", ngram_range=(4, 5), min_df=2, sublinear_tf=True)
+        self._topics: Any = TruncatedSVD(DIMENSIONS, random_state=0)
+        self._fit([text for _, text in passages()])
+
+    def _fit(self, texts: list[str]) -> None:
+        self._topics.fit(self._words.fit_transform(texts))
 
     def embed(self, texts: list[str]) -> Array:
         """Return one vector for each text, as rows of length 1; of zeros if the model knows no word of it."""
