@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,18 @@ def run(*arguments: str, **environment: str) -> str:
     return done.stdout
 
 
+@cache
+def script_for_bash() -> str:
+    return run(str(SDK), "completion", "bash")
+
+
 def offered_by_bash(line: str) -> list[str]:
     """Return the completions of a line in bash."""
     program = (
-        'source <(sdk completion bash); COMP_LINE="$1"; COMP_POINT=${#1}; COMP_WORDS=(); COMP_CWORD=0; '
+        'eval "$2"; COMP_LINE="$1"; COMP_POINT=${#1}; COMP_WORDS=(); COMP_CWORD=0; '
         '_sdk_completion sdk; printf "%s\\n" "${COMPREPLY[@]}"'
     )
-    return run("bash", "-c", program, "bash", line).split("\n")[:-1]
+    return run("bash", "-c", program, "bash", line, script_for_bash()).split("\n")[:-1]
 
 
 def offered_to_zsh(*words: str) -> list[list[str]]:
