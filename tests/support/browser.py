@@ -18,8 +18,8 @@ from playwright.sync_api import BrowserContext, Page, Playwright, expect, sync_p
 from tests.support.loops import PATIENCE_S
 
 T = TypeVar("T")
-#: Names of Chromium: Debian's, Ubuntu's and Fedora's, Google's.
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+#: Names of Chromium: without a user interface, which uses a third less CPU; Debian's, Ubuntu's and Fedora's, Google's.
+_NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def find_chromium() -> str | None:
