@@ -191,8 +191,11 @@ def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
         include_dashboard=False,
         log_to_driver=False,
         configure_logging=False,
-        # 10 s by default, and tests wait for three of them. Ray's agent works on each report of each process.
-        _system_config={"metrics_report_interval_ms": 2500 if _reads_metrics(request.session) else 60_000},
+        # 10 s by default, and tests wait for three of them. Ray's agent works on each report of each process, so no
+        # process reports where no test reads.
+        _system_config={"metrics_report_interval_ms": 2500}
+        if _reads_metrics(request.session)
+        else {"enable_metrics_collection": False},
     )
     _cluster_end.callback(ray.shutdown)
     yield
