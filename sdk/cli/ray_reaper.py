@@ -21,11 +21,11 @@ def processes():
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid():
             try:
-                with open(f"/proc/{name}/stat") as file:
-                    fields = file.read().rpartition(")")[2].split()
+                with open(f"/proc/{name}/stat", "rb", 0) as file:  # two thirds of the CPU time of text
+                    fields = file.read().rpartition(b")")[2].split()
             except OSError:
                 continue
-            if fields[0] != "Z":
+            if fields[0] != b"Z":
                 yield int(name), int(fields[1]), fields[19]
 
 def track():
