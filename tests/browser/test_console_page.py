@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import expect
 
 import sdk.testing
 from sdk.cli.console.server import ConsoleServer, listen
@@ -19,6 +18,7 @@ from sdk.cli.rpc.connection import connect
 from sdk.cli.rpc.schemas import FileSchema
 from tests.browser.conftest import API_KEY
 from tests.support import desk_server
+from tests.support.browser import expect
 from tests.support.desk_server import PROTOS, Clerk, Porter
 from tests.support.loops import PATIENCE_S
 from tests.web.http_client import ask

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from playwright.sync_api import expect
-
 import sdk.testing
 from sdk import GrpcOptions
 from sdk._gen import envoy_pb2 as pb
@@ -13,6 +11,7 @@ from sdk._pages.files import Pages
 from sdk._xds.routes import RouteBuilder
 from sdk._xds.snapshot import Application, Deployment, JsonRoute, Snapshot
 from tests.browser.conftest import API_KEY
+from tests.support.browser import expect
 from tests.web.http_client import ask
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import expect
 
 import sdk.testing
 from sdk import GrpcOptions
 from tests.browser.conftest import NODE_FOLDER, bundle
+from tests.support.browser import expect
 from tests.support.cluster import ROOT, share_with_replicas
 from tests.support.loops import PATIENCE_S
 from tests.support.site import Site

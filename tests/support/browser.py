@@ -2,6 +2,8 @@
 
 Playwright's functions run an event loop in their thread as long as the browser runs, so no other test could run one
 there. Tests with the fixture ``page`` run in that thread (tests/browser/conftest.py).
+
+Playwright is imported when the browser starts: every process imports this module, one has the browser.
 """
 
 from __future__ import annotations
@@ -10,12 +12,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
-
-from playwright.sync_api import Browser as PlaywrightBrowser
-from playwright.sync_api import BrowserContext, Page, Playwright, expect, sync_playwright
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tests.support.loops import PATIENCE_S
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser as PlaywrightBrowser
+    from playwright.sync_api import BrowserContext, Page, Playwright
 
 T = TypeVar("T")
 #: Names of Chromium: without a user interface, which uses a third less CPU; Debian's, Ubuntu's and Fedora's, Google's.
@@ -25,6 +28,13 @@ _NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chr
 def find_chromium() -> str | None:
     """Return the path of Chromium; None if it is not installed."""
     return next(filter(None, map(shutil.which, _NAMES)), None)
+
+
+def expect(actual: Any) -> Any:
+    """Return Playwright's assertions about a page or a part of one."""
+    from playwright.sync_api import expect as assertions
+
+    return assertions(actual)
 
 
 class Browser:
@@ -63,13 +73,14 @@ class Browser:
 
 
 def _start(executable: str) -> tuple[Playwright, PlaywrightBrowser]:
+    from playwright.sync_api import expect as assertions
+    from playwright.sync_api import sync_playwright
+
+    assertions.set_options(timeout=PATIENCE_S * 1000)
     playwright = sync_playwright().start()
     # Chromium's sandbox does not start as root, as in CI.
     browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox", "--disable-gpu"])
     return playwright, browser
-
-
-expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 def _open(context: BrowserContext) -> Page:
