@@ -124,13 +124,19 @@ service Shop {
 }
 """
 
-SHOP = """
+SERVICES = """
 syntax = "proto3";
 package shop;
-import "{proto}";
-message Ask {{ string text = 1; }}
-message Answer {{ {type} of_the_copy = 1; }}
-service Shop {{ rpc Order(Ask) returns (Answer); }}
+import "google/rpc/status.proto";
+import "grpc/health/v1/health.proto";
+import "grpc/reflection/v1/reflection.proto";
+message Ask { string text = 1; }
+message Answer {
+  google.rpc.Status of_the_copy = 1;
+  grpc.health.v1.HealthCheckResponse health = 2;
+  grpc.reflection.v1.ServerReflectionResponse reflection = 3;
+}
+service Shop { rpc Order(Ask) returns (Answer); }
 """
 
 APP = """
@@ -152,14 +158,16 @@ class Shop(ShopBase):
         if request.text == "wrong":
             raise RpcError(grpc.StatusCode.INVALID_ARGUMENT, "rich", errors=[StringValue(value="the text")])
         answer = Answer()
-        answer.of_the_copy.SetInParent()
+        for field in Answer.DESCRIPTOR.fields:
+            getattr(answer, field.name).SetInParent()
         return answer
 
 
 if __name__ == "__main__":
     with sdk.testing.serve(Shop.bind()) as server:
         client = server.client(ShopSyncClient)
-        assert client.Order(Ask(text="right")).HasField("of_the_copy")
+        answer = client.Order(Ask(text="right"))
+        assert [field.name for field, _ in answer.ListFields()] == [field.name for field in Answer.DESCRIPTOR.fields]
         try:
             client.Order(Ask(text="wrong"))
         except grpc.RpcError as error:
@@ -170,16 +178,13 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(
-    ("proto", "type_", "text"),
-    [
-        ("google/rpc/status.proto", "google.rpc.Status", STATUS),
-        ("grpc/health/v1/health.proto", "grpc.health.v1.HealthCheckResponse", HEALTH),
-        ("grpc/reflection/v1/reflection.proto", "grpc.reflection.v1.ServerReflectionResponse", REFLECTION),
-    ],
-)
-def test_a_copy_of_a_standard_proto_is_served(tmp_path: Path, proto: str, type_: str, text: str) -> None:
-    serve(tmp_path, {proto: text, "shop.proto": SHOP.format(proto=proto, type=type_)})
+def test_copies_of_the_protos_of_standard_services_are_served(tmp_path: Path) -> None:
+    copies = {
+        "google/rpc/status.proto": STATUS,
+        "grpc/health/v1/health.proto": HEALTH,
+        "grpc/reflection/v1/reflection.proto": REFLECTION,
+    }
+    serve(tmp_path, {**copies, "shop.proto": SERVICES})
 
 
 def test_copies_of_many_standard_protos_are_served(tmp_path: Path) -> None:
