@@ -28,11 +28,12 @@ _REMEDIES = {
 }
 
 # Asks the kernel to kill this process when the thread that started it ends (prctl(2)), and execs Envoy. A separate
-# Python process does this, because running Python after a fork (Popen's preexec_fn) is not safe with gRPC's threads.
-_EXEC_ENVOY = """
-import ctypes, os, signal, sys
+# Python process does this, because running Python after a fork (Popen's preexec_fn) is not safe with gRPC's threads. It
+# does not import `signal`, which takes a third of its time.
+_EXEC_ENVOY = f"""
+import ctypes, os, sys
 PR_SET_PDEATHSIG = 1
-ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, {int(signal.SIGKILL)}, 0, 0, 0)
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the parent is gone already")
 os.execv(sys.argv[2], sys.argv[2:])
