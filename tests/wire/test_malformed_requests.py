@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -47,6 +47,15 @@ async def turns() -> None:
     """Let the loop run everything that is ready."""
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+def cut(data: bytes, size: int) -> Iterator[bytes]:
+    """Cut data into pieces. Single bytes come at its beginning, and around the limit: those between repeat."""
+    at = 0
+    while at < len(data):
+        end = MAX_HEADER_BYTES - 2000 if size == 1 and at == 5000 else at + size
+        yield data[at:end]
+        at = end
 
 
 REFUSED = {
@@ -101,8 +110,8 @@ async def test_a_malformed_head_is_rejected_and_nothing_after_it_is_read(
 ) -> None:
     server = serve(Double=(UNARY, double))
     peer, other = Peer(server), Peer(server)
-    for start in range(0, len(data), size):
-        peer.connection.data_received(data[start : start + size])
+    for piece in cut(data, size):
+        peer.connection.data_received(piece)
     assert peer.transport.written.startswith(b"HTTP/1.1 %d " % status)
     assert peer.transport.ended
     said = peer.transport.written
@@ -153,8 +162,8 @@ async def test_a_malformed_body_ends_the_call_with_a_status(method: str, data: b
     server = serve(Double=(UNARY, double), Hang=(BIDI, hang))
     peer = Peer(server)
     peer.head(method)
-    for start in range(0, len(data), size):
-        peer.connection.data_received(data[start : start + size])
+    for piece in cut(data, size):
+        peer.connection.data_received(piece)
     trailers = await peer.answered()
     assert trailers["grpc-status"] == "13"
     assert trailers["grpc-message"].startswith("the request is malformed: ")
