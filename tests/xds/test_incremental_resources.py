@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,13 +15,13 @@ from sdk._xds.snapshot import Application, Deployment, JsonRoute, Snapshot
 
 CONFIG = ListenerConfig(fallback_socket="/f.sock", port=9000, gate_socket="/g.sock")
 # Few ids and addresses, so that replicas come back, and take over the port of another one.
-ENDPOINT = st.builds(
-    Endpoint,
-    st.integers(0, 300).map(str),
-    st.sampled_from(["10.0.0.1", "10.0.0.2"]),
-    st.sampled_from([1, 2, 3]),
-    st.sampled_from(["n1", "n2"]),
-    st.sampled_from(["", "s1", "s2"]),
+ENDPOINT = st.sampled_from(
+    [
+        Endpoint(str(number), host, port, node, socket)
+        for number, host, port, node, socket in product(
+            range(301), ["10.0.0.1", "10.0.0.2"], [1, 2, 3], ["n1", "n2"], ["", "s1", "s2"]
+        )
+    ]
 )
 DEPLOYMENT = st.builds(
     Deployment,
