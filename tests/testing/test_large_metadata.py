@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -11,6 +11,7 @@ import pytest
 from harness_pb2 import Number, Text
 from harness_pb2_grpc import GreeterStub
 
+import sdk.testing
 from sdk import GrpcOptions
 from tests.testing.harness_apps import Greeter
 
@@ -32,10 +33,10 @@ def code(stub: GreeterStub, size: int, application: str = "default") -> grpc.Sta
     return call(stub, size, application).code()
 
 
-@pytest.fixture
-def stub(serving: Callable[..., Any]) -> GreeterStub:
-    server = serving(Greeter.bind(), options=GrpcOptions(max_metadata_bytes=LIMIT))
-    return GreeterStub(server.channel())
+@pytest.fixture(scope="module")
+def stub() -> Iterator[GreeterStub]:
+    with sdk.testing.serve(Greeter.bind(), options=GrpcOptions(max_metadata_bytes=LIMIT)) as server:
+        yield GreeterStub(server.channel())
 
 
 def test_metadata_at_the_limit_arrives_with_and_without_a_route(stub: GreeterStub) -> None:
