@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from harness_sdk import DoublerSyncClient, GreeterClient, GreeterSyncClient
 
 import sdk.testing
 from sdk import ApplicationError, GrpcOptions, OptionsError
+from sdk.testing import Server
 from tests.support.certificates import Authority
 from tests.testing.harness_apps import Doubler, Greeter, Plain, SyncGreeter
 
@@ -60,7 +61,7 @@ def test_one_loop_after_another(caplog: pytest.LogCaptureFixture) -> None:
         async with sdk.testing.serve(Greeter.bind()) as server, server.client(GreeterClient) as client:
             await asyncio.gather(*(client.SayHello(Text(text="x")) for _ in range(20)))
 
-    for _ in range(5):
+    for _ in range(3):
         asyncio.run(main())
     assert not [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")]
 
@@ -111,6 +112,13 @@ def test_several_applications(serving: Callable[..., Any]) -> None:
         server.instance(SyncGreeter)
 
 
+@pytest.fixture(scope="module")
+def two_applications() -> Iterator[Server]:
+    """Serve a Greeter as `a` and as `b`."""
+    with sdk.testing.serve({"a": Greeter.bind(), "b": Greeter.bind()}) as server:
+        yield server
+
+
 @pytest.mark.parametrize(
     ("metadata", "path", "code"),
     [
@@ -120,11 +128,10 @@ def test_several_applications(serving: Callable[..., Any]) -> None:
     ],
 )
 def test_calls_without_a_route_are_answered_as_a_proxy_does(
-    serving: Callable[..., Any], metadata: dict[str, str], path: str, code: grpc.StatusCode
+    two_applications: Server, metadata: dict[str, str], path: str, code: grpc.StatusCode
 ) -> None:
-    server = serving({"a": Greeter.bind(), "b": Greeter.bind()})
     with pytest.raises(grpc.RpcError) as caught:
-        server.channel().unary_unary(path)(b"", metadata=tuple(metadata.items()))
+        two_applications.channel().unary_unary(path)(b"", metadata=tuple(metadata.items()))
     assert caught.value.code() is code
 
 
