@@ -182,7 +182,8 @@ def _reads_metrics(session: pytest.Session) -> bool:
 def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     import ray
 
-    leave_out_processes()
+    has_metrics = _reads_metrics(request.session)
+    leave_out_processes(has_metrics=has_metrics)
     # Workers inherit the environment of the processes that Ray starts now.
     set_import_path()
     ray.init(
@@ -193,9 +194,7 @@ def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
         configure_logging=False,
         # 10 s by default, and tests wait for three of them. Ray's agent works on each report of each process, so no
         # process reports where no test reads.
-        _system_config={"metrics_report_interval_ms": 2500}
-        if _reads_metrics(request.session)
-        else {"enable_metrics_collection": False},
+        _system_config={"metrics_report_interval_ms": 2500} if has_metrics else {"enable_metrics_collection": False},
     )
     _cluster_end.callback(ray.shutdown)
     yield

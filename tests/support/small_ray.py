@@ -9,17 +9,20 @@ from typing import Any
 
 #: Python imports its `sitecustomize` at the start of each process.
 PYTHON_START = Path(__file__).with_name("python_start")
+_NO_AGENT = Path(__file__).with_name("no_agent.py")
 
 
-def leave_out_processes(*, has_serve_api: bool = False) -> None:
+def leave_out_processes(*, has_serve_api: bool = False, has_metrics: bool = False) -> None:
     """Let Ray start no more than it needs to serve, in this process and from now on.
 
     One process has the server of Ray's client. One passes on what workers print, for 2 % of a core. One scales clusters
     that have an autoscaler. Without a dashboard, one reports usage, if that is wanted. The start of each takes 0.5
-    CPU-seconds or more.
+    CPU-seconds or more. The agent of a node takes 1.0, and more for each report of metrics: a program of 0.02 takes its
+    place.
 
     Args:
         has_serve_api: Whether Ray Serve's REST API is needed, which is a part of the dashboard.
+        has_metrics: Whether Ray's metrics are needed, which the agent exports.
     """
     from ray._private import services
     from ray._private.node import Node
@@ -27,16 +30,18 @@ def leave_out_processes(*, has_serve_api: bool = False) -> None:
     Node.start_ray_client_server = lambda _: None  # type: ignore[method-assign]
     Node.start_log_monitor = lambda _: None  # type: ignore[method-assign]
     Node.start_monitor = lambda _: None  # type: ignore[method-assign]
-    if has_serve_api:
-        start = services.start_ray_process
-
-        def start_process(command: list[str], kind: str, *rest: Any, **more: Any) -> Any:
-            parts = ["--modules-to-load=ServeHead"] if kind == "dashboard" else []
-            return start([*command, *parts], kind, *rest, **more)
-
-        services.start_ray_process = start_process
-    else:
+    if not has_serve_api:
         Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
+    start, agent = services.start_ray_process, os.path.join(services.RAY_PATH, "dashboard", "agent.py")
+
+    def start_process(command: list[str], kind: str, *rest: Any, **more: Any) -> Any:
+        if kind == "dashboard":
+            command = [*command, "--modules-to-load=ServeHead"]
+        if kind == "raylet" and not has_metrics:
+            command = [word.replace(agent, str(_NO_AGENT)) for word in command]
+        return start(command, kind, *rest, **more)
+
+    services.start_ray_process = start_process
 
 
 def program_environment(*folders: Path, **variables: str) -> dict[str, str]:
