@@ -39,6 +39,14 @@ from tests.support.small_ray import leave_out_processes
 
 BEGAN = time.monotonic()
 METADATA = (("application", "spread"),)
+# `ray start`, with fewer processes.
+START_NODE = """\
+from ray.scripts.scripts import start
+from tests.support.small_ray import leave_out_processes
+
+leave_out_processes()
+start()
+"""
 
 
 def start_head(stack: contextlib.ExitStack, address: str, system_config: dict[str, int] | None = None) -> None:
@@ -127,8 +135,7 @@ def through_handle() -> list[list[str]]:
 def second_node(prefix: list[str], address: str) -> Iterator[int]:
     """Join a node to the cluster, and yield the process id of its raylet."""
     before = commands("raylet/raylet ").keys()
-    command = [*prefix, sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=4"]
-    command += ["--include-log-monitor=false"]
+    command = [*prefix, sys.executable, "-c", START_NODE, "--block", "--num-cpus=4"]
     command += [f"--address={ray.get_runtime_context().gcs_address}", f"--node-ip-address={address}"]
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
