@@ -17,7 +17,6 @@ import grpc
 import ray
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
-from ray.serve.exceptions import RayServeException
 
 from sdk._serve.one_line import one_line
 from sdk._serve.ray_processes import processes_of
@@ -222,6 +221,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _describe(error: BaseException) -> str:
+    # Ray Serve takes longer to import than Ray, and who only asks for a cluster does not need it.
+    from ray.serve.exceptions import RayServeException
+
     text = one_line(error)
     # The text of others, such as a KeyError, says little without the class.
     if text and isinstance(error, (RayError, RayServeException, RuntimeError, OSError, ValueError)):
