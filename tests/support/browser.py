@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Page, Playwright
 
 T = TypeVar("T")
-#: Names of Chromium: without a user interface, which uses a third less CPU; Debian's, Ubuntu's and Fedora's, Google's.
+#: Names of Chromium: without a user interface, which costs a quarter less; Debian's, Ubuntu's and Fedora's, Google's.
 _NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
