@@ -23,6 +23,8 @@ CONSOLE_PATH, CONSOLE_PREFIX = "/console", "/-/console/"
 CATALOG_PATH, INGRESS_STATE_PATH = f"{CONSOLE_PREFIX}services", f"{CONSOLE_PREFIX}cluster"
 #: Details of the UNAVAILABLE status of calls that a leaving replica ends when its grace period is over.
 SHUTTING_DOWN = "the replica is shutting down"
+#: Details of the UNAVAILABLE status of calls whose replica was killed: no connection to that replica can be used again.
+REPLICA_DIED = "The replica died before its answer was complete."
 #: Path of the first request of a caller in another replica, which, unlike Envoy, understands :data:`GOING_AWAY`. The
 #: answer, that of a health check, means that the replica has accepted the connection.
 CALLER_PATH = "/sdk.replica/caller"

@@ -16,7 +16,7 @@ import grpc
 
 from sdk._channel.request import timeout_line
 from sdk._channel.status import error_of
-from sdk._replica_protocol import SHUTTING_DOWN
+from sdk._replica_protocol import REPLICA_DIED, SHUTTING_DOWN
 from sdk._wire.frames import FlaggedMessage, FrameError, FrameReader, pack_prefix, single_message
 from sdk._wire.steps import Steps
 from sdk.errors import RpcError
@@ -38,7 +38,6 @@ _MAX_REFUSALS = 16
 # Bytes of a stream of requests that are sent again if the replica refuses the call.
 _REPLAYED_BYTES = 64 << 10
 
-LOST = "The replica died before its answer was complete."
 CANCELLED = "the caller cancelled the call"
 
 
@@ -389,13 +388,11 @@ class OutgoingCall:
                 if flag:
                     self._task = self.loop.create_task(self._inflate_response(flag), context=Context())
                     return
-        elif (
-            isinstance(error, RpcError)
-            and error.code is grpc.StatusCode.UNAVAILABLE
-            and error.details == SHUTTING_DOWN
-            and self._retry_lost()
-        ):
-            return
+        elif isinstance(error, RpcError) and error.code is grpc.StatusCode.UNAVAILABLE:
+            if error.details == REPLICA_DIED:  # sent by the process that outlives it, on this connection, idle now
+                self._distrust_replica()
+            elif error.details == SHUTTING_DOWN and self._retry_lost():
+                return
         self._error = error
         self._finish()
 
@@ -433,7 +430,7 @@ class OutgoingCall:
             self.refused()
         elif has_response or not self._retry_lost():
             self._connection = None
-            self._error = RpcError(grpc.StatusCode.UNAVAILABLE, LOST)
+            self._error = RpcError(grpc.StatusCode.UNAVAILABLE, REPLICA_DIED)
             self._finish()
 
     def malformed(self, reason: str) -> None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sdk._replica_protocol import REPLICA_DIED
 from sdk._web.json_codec import parse_message, print_message
 from sdk._wire.call import Call
 from sdk._wire.call_counts import STATUS_NAMES
 from sdk._wire.compression import compressor_for
-from sdk._wire.crash_trailers import DIED, GuardWithEnd
+from sdk._wire.crash_trailers import GuardWithEnd
 from sdk._wire.frames import FrameError, MalformedRequest
 from sdk._wire.metadata import INVALID_ARGUMENT, UNAVAILABLE
 from sdk._wire.steps import MESSAGE_BURST
@@ -235,7 +236,7 @@ class WebCall(Call):
 
     def _crash_end(self) -> bytes:
         """Return the end of the response if this process is killed before."""
-        return self._chunks_to_end(UNAVAILABLE, DIED)
+        return self._chunks_to_end(UNAVAILABLE, REPLICA_DIED)
 
     def _end(self, code: int, details: str) -> bytes:
         end = self._chunks_to_end(code, details)

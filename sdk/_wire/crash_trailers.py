@@ -25,14 +25,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sdk._replica_protocol import REPLICA_DIED
 from sdk._wire import crash_trailers_process
 from sdk._wire.crash_trailers_process import PACKET, RECORD, SHUTDOWN, SLOT, SLOTS
 
 logger = logging.getLogger("sdk.wire")
 
-#: Details of the status in these trailers.
-DIED = "The replica died before its answer was complete."
-_STATUS = f"0\r\ngrpc-status: 14\r\ngrpc-message: {DIED}\r\n".encode()
+_STATUS = f"0\r\ngrpc-status: 14\r\ngrpc-message: {REPLICA_DIED}\r\n".encode()
 # Seconds after which the other process gets the responses that are still open. To pass a connection costs about as much
 # as a short call.
 _YOUNG_S = 0.005

@@ -15,6 +15,8 @@ from probe_sdk import AsyncProbeBase, AsyncProbeHandle
 from sdk._channel.feed import Address
 from sdk._channel.replicas import Replicas
 from sdk._channel.target import count_retries
+from sdk._replica_protocol import REPLICA_DIED
+from sdk._wire.crash_trailers import encode_trailers
 from sdk.errors import RpcError
 from tests.support.served_handle import Deployment, deployment
 from tests.support.wire_rig import until
@@ -46,6 +48,8 @@ class Named(AsyncProbeBase):
         for number in range(request.number):
             await asyncio.sleep(0)
             yield Told(number=number, text=self.name)
+        if request.act == "wait":
+            await self.release.wait()
 
     async def Up(self, requests: AsyncIterator[Ask]) -> Told:
         return Told(number=len([request async for request in requests]))
@@ -315,6 +319,31 @@ async def test_a_call_is_not_repeated_on_another_connection_of_a_process_that_di
         assert (await handle.Unary(Ask())).text == "again"
         await until(lambda: not dying & server._connections)
         assert retries(served) == {"lost": 1}
+
+
+async def test_no_call_begins_on_a_connection_with_the_crash_trailers_of_a_replica(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another process sends them, and closes the connection a moment later."""
+    async with deployment(Named("next")) as served:
+        handle = AsyncProbeHandle(served.handle)
+        stream = handle.Down(Ask(act="wait", number=1))
+        await anext(stream)
+        (connection,) = served.replicas[0]._connections
+        usual = type(connection).data_received
+
+        def receive(other: Any, data: bytes) -> None:
+            if other is connection:
+                other.abort()
+            else:
+                usual(other, data)
+
+        monkeypatch.setattr(type(connection), "data_received", receive)
+        connection._transport.write(encode_trailers(b"1"))
+        with pytest.raises(RpcError, match=REPLICA_DIED):
+            await anext(stream)
+        assert (await handle.Unary(Ask())).text == "next"
+        assert retries(served) == {}
 
 
 async def test_calls_wait_for_the_first_replica_until_their_deadline() -> None:

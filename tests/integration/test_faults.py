@@ -19,7 +19,7 @@ from user_defined_protos_sdk import UserDefinedServiceHandle
 
 import sdk
 from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
-from sdk._wire.crash_trailers import DIED
+from sdk._replica_protocol import REPLICA_DIED
 from tests.integration import apps
 from tests.integration.clients import FOO, routed_replicas
 from tests.support.deadlines import wait_until
@@ -130,7 +130,7 @@ def stream_until_it_dies(stub: UserDefinedServiceStub, how: str) -> None:
     with pytest.raises(grpc.RpcError) as raised:
         list(stream)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert raised.value.details() == DIED
+    assert raised.value.details() == REPLICA_DIED
     assert dict(raised.value.trailing_metadata())["request_id"] == "a stream's"
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from sdk._wire.crash_trailers import DIED
+from sdk._replica_protocol import REPLICA_DIED
 from sdk._wire.frames import pack_prefix
 from tests.support.loops import PATIENCE_S
 
@@ -190,14 +190,14 @@ def test_an_open_response_ends_unavailable_with_its_request_id(replica: Replica)
         settle(replica)
         replica.kill()
         for connection, method in ((one, "one"), (early, "early")):
-            end = f"0\r\ngrpc-status: 14\r\ngrpc-message: {DIED}\r\nrequest_id: id of {method}\r\n\r\n"
+            end = f"0\r\ngrpc-status: 14\r\ngrpc-message: {REPLICA_DIED}\r\nrequest_id: id of {method}\r\n\r\n"
             assert read_rest(connection) == end.encode()
 
 
 def test_a_stream_of_another_protocol_says_so_in_its_body(replica: Replica) -> None:
-    error = f'{{"code":"unavailable","message":"{DIED}"}}'
+    error = f'{{"code":"unavailable","message":"{REPLICA_DIED}"}}'
     as_json, kind = "content-type: application/json", "content-type: application/"
-    trailers = f"grpc-status: 14\r\ngrpc-message: {DIED}\r\nrequest_id: id of one\r\n"
+    trailers = f"grpc-status: 14\r\ngrpc-message: {REPLICA_DIED}\r\nrequest_id: id of one\r\n"
     calls = {
         f'{{"error":{error}}}\n': ((as_json,), b"0"),
         f"event: error\ndata: {error}\n\n": ((as_json, "accept: text/event-stream"), b"0"),
