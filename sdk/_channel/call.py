@@ -425,10 +425,11 @@ class OutgoingCall:
             has_response: The response has begun.
             was_sent: The replica may have the whole request.
         """
-        self._distrust_replica()
         if not was_sent and not has_response:
             self.refused()
-        elif has_response or not self._retry_lost():
+            return
+        self._distrust_replica()
+        if has_response or not self._retry_lost():
             self._connection = None
             self._error = RpcError(grpc.StatusCode.UNAVAILABLE, REPLICA_DIED)
             self._finish()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import filecmp
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,7 @@ def refuse_hidden_modules(path: str) -> None:
         )
 
 
-def hidden_modules(own: Iterable[str], first: Iterable[str]) -> Iterator[tuple[str, str]]:
+def hidden_modules(own: Sequence[str], first: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Find imported modules instead of which another one would be imported if other folders came first.
 
     Args:
@@ -84,7 +84,6 @@ def hidden_modules(own: Iterable[str], first: Iterable[str]) -> Iterator[tuple[s
     Yields:
         The file of a module, and what would be imported instead. Equal files do no harm.
     """
-    own, first = list(own), list(first)
     for name, module in sorted(sys.modules.items()):
         file, top = getattr(module, "__file__", None), name.partition(".")[0]
         for folder in own:

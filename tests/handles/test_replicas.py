@@ -296,6 +296,20 @@ async def test_an_idempotent_call_is_repeated_once() -> None:
         assert retries(served) == {"lost": 1}
 
 
+def lose_what_comes_on(connections: set[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Abort these connections of a replica when the next bytes arrive there."""
+    kind = type(next(iter(connections)))
+    usual = kind.data_received
+
+    def receive(connection: Any, data: bytes) -> None:
+        if connection in connections:
+            connection.abort()
+        else:
+            usual(connection, data)
+
+    monkeypatch.setattr(kind, "data_received", receive)
+
+
 async def test_a_call_is_not_repeated_on_another_connection_of_a_process_that_dies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -306,16 +320,7 @@ async def test_a_call_is_not_repeated_on_another_connection_of_a_process_that_di
         await asyncio.gather(*(handle.Unary(Ask()) for _ in range(3)))
         (server,) = served.replicas
         dying = set(server._connections)
-        kind = type(next(iter(dying)))
-        usual = kind.data_received
-
-        def receive(connection: Any, data: bytes) -> None:
-            if connection in dying:
-                connection.abort()
-            else:
-                usual(connection, data)
-
-        monkeypatch.setattr(kind, "data_received", receive)
+        lose_what_comes_on(dying, monkeypatch)
         assert (await handle.Unary(Ask())).text == "again"
         await until(lambda: not dying & server._connections)
         assert retries(served) == {"lost": 1}
@@ -330,15 +335,7 @@ async def test_no_call_begins_on_a_connection_with_the_crash_trailers_of_a_repli
         stream = handle.Down(Ask(act="wait", number=1))
         await anext(stream)
         (connection,) = served.replicas[0]._connections
-        usual = type(connection).data_received
-
-        def receive(other: Any, data: bytes) -> None:
-            if other is connection:
-                other.abort()
-            else:
-                usual(other, data)
-
-        monkeypatch.setattr(type(connection), "data_received", receive)
+        lose_what_comes_on({connection}, monkeypatch)
         connection._transport.write(encode_trailers(b"1"))
         with pytest.raises(RpcError, match=REPLICA_DIED):
             await anext(stream)
