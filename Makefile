@@ -31,8 +31,9 @@ NOT_LOWEST := typing codegen/test_corpus.py codegen/test_cases.py cli/test_main.
 NODE_CLIENTS := tests/interop/node tests/web/node
 NODE_INSTALLED := $(addsuffix /node_modules/.installed,$(NODE_CLIENTS))
 
-# The longest first.
+# The longest first. Checks wait for the processor, downloads for the network.
 CHECKS := check-mypy check-generated check-pyright check-doctests check-style
+AT_ONCE := $(MAKE) --jobs=3 --output-sync=line --no-print-directory
 
 # KubeRay's definition of a RayService, for `make manifests`.
 CRD ?=
@@ -42,7 +43,7 @@ OPTIONS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest check $(CHECKS) format bench bench-codegen corpus chaos node-tls fuzz codegen manifests docs generated install constraints \
-	node-client prometheus browser clean distclean
+	node-client debian clean distclean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -50,7 +51,8 @@ help: ## List the targets.
 demo: $(INSTALLED) ## Run Ray Serve's gRPC guide from its first call to its last, and leave nothing running.
 	$(BIN)/python $(GUIDE)/demo.py
 
-test: check node-client prometheus browser ## Run the checks and every test.
+test: $(INSTALLED) ## Run the checks and every test.
+	@$(AT_ONCE) debian node-client $(CHECKS)
 	$(BIN)/pytest $(PARALLEL)
 
 test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproject.toml names, on a copy in build/lowest.
@@ -60,12 +62,12 @@ test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproje
 	$(PYTHON) -m venv $(LOWEST)/$(VENV)
 	$(INSTALL) --uv-only pip install --quiet --python $(LOWEST)/$(BIN)/python --resolution lowest-direct -e '$(LOWEST)[dev]'
 	touch $(LOWEST)/$(INSTALLED)
-	$(MAKE) -C $(LOWEST) generated node-client prometheus browser
+	$(MAKE) -C $(LOWEST) generated node-client debian
 	cd $(LOWEST) && $(BIN)/pytest $(PARALLEL) -k '$(LOWEST_TESTS)' \
 		$(addprefix --ignore=tests/,$(NOT_LOWEST))
 
-check: $(INSTALLED) ## Lint, check the types, run the examples of docstrings, and compare generated code with the protos, two at a time.
-	@$(MAKE) --jobs=2 --output-sync=line --no-print-directory $(CHECKS)
+check: $(INSTALLED) ## Lint, check the types, run the examples of docstrings, and compare generated code with the protos.
+	@$(AT_ONCE) $(CHECKS)
 
 check-style: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -145,9 +147,6 @@ constraints: ## Write constraints.txt again, with the newest releases of today.
 	sed -i '/^[^#]/d' constraints.txt
 	cat $(VENV)/constraints.txt >> constraints.txt
 
-prometheus: $(INSTALLED) ## Get Debian's prometheus for the tests, unless it is installed.
-	.ci/prometheus.sh $(BIN)
-
 node-client: $(NODE_INSTALLED) ## Install the packages of the tests' Node clients; node and npm come from PyPI.
 
 %/node_modules/.installed: %/package.json | $(INSTALLED)
@@ -155,7 +154,8 @@ node-client: $(NODE_INSTALLED) ## Install the packages of the tests' Node client
 		--no-package-lock --no-audit --no-fund --ignore-scripts --loglevel error
 	touch $@
 
-browser: ## Install Debian's Chromium for the tests of pages, with apt-get and as root.
+debian: $(INSTALLED) ## Get Debian's prometheus for the tests, and install its Chromium for those of pages (as root), with apt-get.
+	.ci/prometheus.sh $(BIN)
 	.ci/chromium.sh
 
 clean: ## Remove what tests, builds and benchmarks wrote.

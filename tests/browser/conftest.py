@@ -46,7 +46,7 @@ def browser() -> Iterator[Browser]:
     """Start Chromium for all tests of this folder."""
     executable = find_chromium()
     if executable is None:
-        pytest.skip("Chromium is not installed: `make browser` installs Debian's, with apt-get and as root")
+        pytest.skip("Chromium is not installed: `make debian` installs Debian's, with apt-get and as root")
     from tests.support.browser import Browser
 
     found = Browser(executable)
