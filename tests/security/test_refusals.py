@@ -20,7 +20,7 @@ from sdk._ingress.proxy_metrics import ENVOY_REJECTIONS
 from tests.security.greeting import EACH, SAY_HELLO
 from tests.security.world import CALLERS, DENIED, IMPOSTOR, UNKNOWN, Caller, World, bearer
 from tests.support.deadlines import wait_until
-from tests.support.log_files import complete_lines
+from tests.support.log_files import entries
 
 EXHAUSTED, RETRY_INFO = "RESOURCE_EXHAUSTED", "google.rpc.RetryInfo"
 CODES = {
@@ -169,8 +169,9 @@ def assert_logged(world: World, request_id: str, refusal: Refusal) -> None:
     found: list[dict[str, str]] = []
 
     def is_logged() -> bool:
-        entries = map(json.loads, complete_lines(world.folder / "access.log"))
-        found[:] = [entry for entry in entries if entry.get("request_id") == request_id]
+        found[:] = [
+            entry for entry in entries(world.folder / "access.log", request_id) if entry.get("request_id") == request_id
+        ]
         return bool(found)
 
     wait_until(is_logged)
