@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -105,7 +106,6 @@ class Descriptors:
     def __init__(self, files: FileDescriptorSet, source: str) -> None:
         self._pool = DescriptorPool()
         self._files = {file.name: file for file in files.file}
-        self._places: dict[str, SourceCodeInfo.Location] = {}
         self._order: list[str] = []
         for file in _ordered(self._files, source):
             if file.name in self._files:
@@ -114,11 +114,15 @@ class Descriptors:
                 self._pool.AddSerializedFile(file.SerializeToString())
             except TypeError as error:
                 raise OptionsError(f"{source}: {file.name} can't be loaded: {' '.join(str(error).split())}") from None
-            self._places.update(_places(file))
         loaded = (self._pool.FindFileByName(name) for name in self._files)
         self.services: dict[str, ServiceDescriptor] = {
             service.full_name: service for file in loaded for service in file.services_by_name.values()
         }
+
+    @functools.cached_property
+    def _places(self) -> dict[str, SourceCodeInfo.Location]:
+        """Place of each definition by its full name. Many files are loaded for their types alone."""
+        return {name: place for file in self._files.values() for name, place in _places(file)}
 
     def has_file(self, name: str) -> bool:
         """Return whether there is a file of this name."""

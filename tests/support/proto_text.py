@@ -23,10 +23,12 @@ def compiled(text: str, name: str = "p.proto") -> FileDescriptorSet:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / name).write_text(text)
         out = Path(folder) / "out.binpb"
-        packaged = Path(folder) / "packaged.binpb"
-        rules = FileDescriptorProto.FromString(validate_proto.descriptor())
-        packaged.write_bytes(FileDescriptorSet(file=[rules]).SerializeToString())
-        includes = [f"-I{folder}", f"-I{_WELL_KNOWN}", f"-I{_GOOGLE}", f"--descriptor_set_in={packaged}"]
+        includes = [f"-I{folder}", f"-I{_WELL_KNOWN}", f"-I{_GOOGLE}"]
+        if "buf/validate/validate.proto" in text:  # protoc reads it whether it is imported or not
+            packaged = Path(folder) / "packaged.binpb"
+            rules = FileDescriptorProto.FromString(validate_proto.descriptor())
+            packaged.write_bytes(FileDescriptorSet(file=[rules]).SerializeToString())
+            includes.append(f"--descriptor_set_in={packaged}")
         arguments = ["protoc", *includes, "--include_imports", "--include_source_info"]
         assert protoc.main([*arguments, f"--descriptor_set_out={out}", name]) == 0, text
         return FileDescriptorSet.FromString(out.read_bytes())
