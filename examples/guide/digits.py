@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import joblib  # type: ignore[import-untyped]  # it has no types
 import numpy as np
@@ -49,7 +50,9 @@ def train(path: Path | None = None) -> Path:
 
     path = path or model_path()
     pixels, digits = load_digits(return_X_y=True)
-    model = LogisticRegression(max_iter=1000).fit(pixels / _INK, digits)
+    # Any: to infer what its methods return, pyright would read most of scikit-learn.
+    model: Any = LogisticRegression(max_iter=1000)
+    model.fit(pixels / _INK, digits)
     # Written to a new file and moved, so that a replica that loads it meanwhile reads either the whole old or the whole
     # new one.
     new = path.with_name(f".{path.name}.{os.getpid()}")

@@ -73,7 +73,8 @@ def train(path: Path = PATH) -> float:
 
     pixels, digits = load_digits(return_X_y=True)
     seen, unseen, right, unseen_right = train_test_split(pixels / _INK, digits, test_size=0.2, random_state=0)
-    network = MLPClassifier((48,), max_iter=25, learning_rate_init=0.02, random_state=0)
+    # Any: to infer what its methods return, pyright would read most of scikit-learn.
+    network: Any = MLPClassifier((48,), max_iter=25, learning_rate_init=0.02, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 25 rounds are enough here
         network.fit(seen, right)
