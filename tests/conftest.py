@@ -204,7 +204,7 @@ def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     import ray
 
     has_metrics = _reads_metrics(request.session)
-    leave_out_processes(has_metrics=has_metrics)
+    leave_out_processes(has_metrics=has_metrics, has_runtime_env=has_metrics)  # the same tests have both
     # Workers inherit the environment of the processes that Ray starts now.
     set_import_path()
     # Ray Serve's controller works through all deployments ten times a second by default, which takes 4 % of a core.

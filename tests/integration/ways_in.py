@@ -195,7 +195,7 @@ def run_command(path: Path, address: str) -> tuple[subprocess.Popen[str], list[s
 
 
 def main(folder: Path) -> None:
-    leave_out_processes(has_serve_api=True)
+    leave_out_processes(has_serve_api=True, has_runtime_env=True)
     context = ray.init(
         address="local", num_cpus=8, include_dashboard=True, dashboard_port=free_port(), log_to_driver=False
     )

@@ -12,17 +12,20 @@ PYTHON_START = Path(__file__).with_name("python_start")
 _NO_AGENT = Path(__file__).with_name("no_agent.py")
 
 
-def leave_out_processes(*, has_serve_api: bool = False, has_metrics: bool = False) -> None:
+def leave_out_processes(
+    *, has_serve_api: bool = False, has_metrics: bool = False, has_runtime_env: bool = False
+) -> None:
     """Let Ray start no more than it needs to serve, in this process and from now on.
 
     One process has the server of Ray's client. One passes on what workers print, for 2 % of a core. One scales clusters
     that have an autoscaler. Without a dashboard, one reports usage, if that is wanted. The start of each takes 0.5
-    CPU-seconds or more. The agent of a node takes 1.0, and more for each report of metrics: a program of 0.02 takes its
-    place.
+    CPU-seconds or more. The agent of a node takes 1.0, and more for each report of metrics, and that of runtime
+    environments 0.55: a program of 0.02 takes the place of each.
 
     Args:
         has_serve_api: Whether Ray Serve's REST API is needed, which is a part of the dashboard.
         has_metrics: Whether Ray's metrics are needed, which the agent exports.
+        has_runtime_env: Whether a worker has a `runtime_env`. Without its agent, such a worker never starts.
     """
     from ray._private import services
     from ray._private.node import Node
@@ -32,13 +35,16 @@ def leave_out_processes(*, has_serve_api: bool = False, has_metrics: bool = Fals
     Node.start_monitor = lambda _: None  # type: ignore[method-assign]
     if not has_serve_api:
         Node.start_api_server = lambda *_, **__: None  # type: ignore[method-assign]
-    start, agent = services.start_ray_process, os.path.join(services.RAY_PATH, "dashboard", "agent.py")
+    start = services.start_ray_process
+    agents = [] if has_metrics else ["dashboard/agent.py"]
+    agents += [] if has_runtime_env else ["_private/runtime_env/agent/main.py"]
 
     def start_process(command: list[str], kind: str, *rest: Any, **more: Any) -> Any:
         if kind == "dashboard":
             command = [*command, "--modules-to-load=ServeHead"]
-        if kind == "raylet" and not has_metrics:
-            command = [word.replace(agent, str(_NO_AGENT)) for word in command]
+        if kind == "raylet":
+            for agent in agents:
+                command = [word.replace(os.path.join(services.RAY_PATH, agent), str(_NO_AGENT)) for word in command]
         return start(command, kind, *rest, **more)
 
     services.start_ray_process = start_process
