@@ -7,7 +7,9 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -20,7 +22,7 @@ from sdk.cli.dashboards.command import monitoring_files
 from tests.support.type_checkers import mypy
 
 BIN = Path(sys.executable).parent
-# test_new.py and test_newcomer.py have the tests of `service`.
+# test_new.py and test_newcomer.py have the tests of `service`, except for pyright.
 KINDS = [kind for kind in scaffold.TEMPLATES if kind != "service"]
 
 
@@ -28,7 +30,7 @@ KINDS = [kind for kind in scaffold.TEMPLATES if kind != "service"]
 def projects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a project of each kind."""
     folder = tmp_path_factory.mktemp("projects")
-    for kind in KINDS:
+    for kind in scaffold.TEMPLATES:
         # With the longest names, lines keep to their width.
         names = scaffold.choose_names(_name(kind), service=_name(kind).title().replace("_", ""), template=kind)
         scaffold.create(folder / kind, names, {f"monitoring/{name}": b"" for name in monitoring_files()})
@@ -74,15 +76,26 @@ def test_ruff_finds_nothing(projects: Path) -> None:
     tool(projects, "ruff", "format", "--check", ".")
 
 
-def test_types(projects: Path) -> None:
+def test_mypy_finds_nothing(projects: Path) -> None:
     packages = [argument for kind in KINDS for argument in ("-p", _name(kind))]
     checked = mypy([], [projects / kind for kind in KINDS], *packages, cwd=projects)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    roots = [{"root": kind} for kind in KINDS]
-    config = {"include": KINDS, "ignore": ["**/gen"], "executionEnvironments": roots}
+
+
+def test_pyright_finds_nothing(projects: Path) -> None:
+    """One run has the settings of each project for its folder."""
+    config: dict[str, list[Any]] = {"include": [], "ignore": [], "executionEnvironments": []}
+    for kind in scaffold.TEMPLATES:
+        settings = tomllib.loads((projects / kind / "pyproject.toml").read_text())["tool"]["pyright"]
+        assert settings.keys() - {"ignore"} == {"include"}
+        for name, folders in settings.items():
+            config[name] += [f"{kind}/{folder}" for folder in folders]
+        config["executionEnvironments"].append({"root": kind})
     (projects / "pyrightconfig.json").write_text(json.dumps(config))
-    found = tool(projects, "pyright", f"--pythonpath={sys.executable}")
-    assert found.startswith("0 errors, 0 warnings")
+    found = json.loads(tool(projects, "pyright", f"--pythonpath={sys.executable}", "--outputjson"))
+    assert found["generalDiagnostics"] == []
+    files = [file for folder in config["include"] for file in (projects / folder).rglob("*.py*")]
+    assert found["summary"]["filesAnalyzed"] == len(files)
 
 
 @pytest.mark.parametrize("kind", KINDS)
