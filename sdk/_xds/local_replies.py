@@ -8,6 +8,7 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/observability/access_l
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -76,6 +77,7 @@ _NO_CALLS = (
 )
 
 
+@functools.cache  # every listener has the same, and most of what it takes to build one is this
 def local_replies() -> pb.LocalReplyConfig:
     """Return the local replies: add `request_id` to each, and set status and message by the cause.
 
