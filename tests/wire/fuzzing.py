@@ -20,6 +20,7 @@ import re
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import cache, lru_cache
 from itertools import permutations
 from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
@@ -84,25 +85,36 @@ FRAMES = [pack_prefix(0, len(data)) + data for data in MESSAGES]
 COMPRESSED = [pack_prefix(1, len(data)) + data for data in (gzip.compress(each, 1, mtime=0) for each in MESSAGES)]
 
 
+@cache
+def head(method: str, number: int, headers: tuple[str, ...], encoding: str) -> bytes:
+    """Return the headers of a request, without those of the length of its body."""
+    lines = [f"POST /t.T/{method} HTTP/1.1", "host: x", "content-type: application/grpc", f"request_id: {number}"]
+    lines += headers
+    if encoding:
+        lines.append(f"grpc-encoding: {encoding}")
+    return "\r\n".join([*lines, ""]).encode()
+
+
+@lru_cache(10_000)  # most bodies have one of few messages
+def chunked(body: bytes, size: int) -> bytes:
+    """Return a body in chunks of a size, with their end."""
+    chunks = [body[start : start + size] for start in range(0, len(body), size)]
+    return b"".join([b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks]) + b"0\r\n\r\n"
+
+
 def request(rng: Chance, number: int) -> bytes:
     """Return a valid request."""
     method = rng.choice(("Unary", "Count", "Total", "Echo", "Raises", "Unknown"))
-    lines = [f"POST /t.T/{method} HTTP/1.1", "host: x", "content-type: application/grpc", f"request_id: {number}"]
-    lines += rng.choice(HEADERS)
+    headers = rng.choice(HEADERS)
     encoding = rng.choice(("", "gzip", "br"))
-    if encoding:
-        lines.append(f"grpc-encoding: {encoding}")
+    begin = head(method, number, headers, encoding)
     count = rng.choice((0, 1, 2, 5)) if method in ("Total", "Echo") else rng.choice((1, 1, 1, 1, 0, 2))
     body = b""
     for _ in range(count):
         body += rng.choice(COMPRESSED if encoding == "gzip" and rng.random() < 0.5 else FRAMES)
     if rng.random() < 0.2:
-        lines += [f"content-length: {len(body)}", "", ""]
-        return "\r\n".join(lines).encode() + body
-    lines += ["transfer-encoding: chunked", "", ""]
-    size = rng.choice((1, 3, 1000))
-    chunks = (body[start : start + size] for start in range(0, len(body), size))
-    return "\r\n".join(lines).encode() + b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\n"
+        return b"%scontent-length: %d\r\n\r\n%s" % (begin, len(body), body)
+    return b"%stransfer-encoding: chunked\r\n\r\n%s" % (begin, chunked(body, rng.choice((1, 3, 1000))))
 
 
 def web_request(rng: Chance, number: int) -> bytes:
@@ -322,7 +334,7 @@ class Fuzzer:
             self.ok += statuses.count(b"200")
             self.refused += len(statuses) - statuses.count(b"200")
             return
-        answers = list(split_responses(written))
+        answers = split_responses(written)
         ok = [trailers[b"request_id"].decode("latin-1") for status, trailers in answers if is_ok(trailers)]
         self.ok += len(ok)
         self.refused += sum(status != b"200" for status, _ in answers)
@@ -344,6 +356,7 @@ _FIELDS = re.compile(rb"((?:[!-9;-~]+: [^\r\n]*\r\n)*)\r\n")
 _CHUNK = re.compile(rb"([0-9a-f]+)\r\n")
 
 
+@lru_cache(10_000)  # many requests are refused in the same words
 def split_responses(data: bytes) -> list[tuple[bytes, dict[bytes, bytes]]]:
     """Return the status and trailers of each response; the last may be incomplete.
 
