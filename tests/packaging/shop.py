@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 REPO = Path(__file__).parents[2]
@@ -46,3 +47,9 @@ def run(command: list[str], folder: Path) -> str:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def install(wheel: Path, venv: Path) -> None:
+    """Install a wheel without its dependencies, with uv: it takes a tenth of pip's CPU time."""
+    uv = [f"{sys.prefix}/bin/uv", "pip", "install", "--quiet", f"--python={venv}/bin/python"]
+    run([*uv, "--offline", "--no-index", "--no-cache", "--no-deps", "--reinstall", str(wheel)], venv)

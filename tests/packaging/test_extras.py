@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.packaging.shop import APP, PROTO, run
+from tests.packaging.shop import APP, PROTO, install, run
 
 OPTIONS_APP = APP.replace("@grpc_deployment\n", "@grpc_deployment(num_replicas=2)\n")
 CLIENT = """
@@ -75,8 +75,7 @@ def make_venv(folder: Path, wheel: Path, *extras: str) -> Path:
             link = site_packages / top
             if not link.exists():  # `google` and `grpc_tools` may have several owners
                 link.symlink_to(source)
-    pip = [sys.executable, "-m", "pip", f"--python={venv}/bin/python", "install", "--quiet"]
-    run([*pip, "--no-deps", "--no-index", "--ignore-installed", str(wheel)], venv)
+    install(wheel, venv)
     return venv
 
 

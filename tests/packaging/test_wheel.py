@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.shop import REPO, run
+from tests.packaging.shop import REPO, install, run
 from tests.support import small_ray
 from tests.support.ports import free_port
 
@@ -45,8 +45,7 @@ def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site_packages,) = venv.glob("lib/python*/site-packages")
     # After the venv's packages, and without its .pth files: an editable installation of this tree is not found.
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    pip = [sys.executable, "-m", "pip", f"--python={venv}/bin/python", "install", "--quiet"]
-    run([*pip, "--no-deps", "--no-index", "--ignore-installed", str(wheel)], venv)
+    install(wheel, venv)
     return venv
 
 
