@@ -165,7 +165,7 @@ def test_an_unknown_key_without_a_close_match_is_left_to_ray_serve() -> None:
         ("- a", "serve.yaml:1: a config is a mapping with `applications`, not list"),
         ("", "serve.yaml:1: it is empty; a config is a mapping with `applications`"),
         ("day: 2026-13-01", "serve.yaml has a value that can't be read: month must be in 1..12"),
-        ("[" * 5000, "serve.yaml is nested too deeply"),
+        ("[\n" * 5000, "serve.yaml is nested too deeply"),
     ],
 )
 def test_a_file_that_is_not_a_config(text: str, message: str) -> None:

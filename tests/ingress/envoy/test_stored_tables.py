@@ -48,9 +48,9 @@ def test_a_stored_routing_table_of_another_format_is_ignored(
 
 
 def test_a_change_is_appended_and_the_file_is_written_again_when_it_has_doubled(tmp_path: Path) -> None:
-    store, many = TableStore(tmp_path), tuple(Endpoint(f"r{n}", "10.0.0.1", n) for n in range(1, 1000))
+    store, many = TableStore(tmp_path), tuple(Endpoint(f"r{n}", "10.0.0.1", n) for n in range(1, 300))
     sizes = []
-    for version in range(1, 400):
+    for version in range(1, 100):
         tables = table(version, *many[version % 2 :])
         store.store(StoredTables(tables, tables))
         (path,) = tmp_path.iterdir()
