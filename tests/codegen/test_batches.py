@@ -93,21 +93,23 @@ def test_protos_that_define_one_name(one: str, other: str, request: pytest.Fixtu
     assert failure("two") == together
 
 
+# Each proto is a batch, and each batch starts two processes.
+TWO = Options((Path("protos/base.proto"), Path("protos/pub.proto")), Path("gen"), package="gen")
+
+
 @pytest.mark.usefixtures("one_each")
 def test_an_unchanged_tree_is_read_and_not_generated(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = Options((Path("protos"),), Path("gen"), package="gen")
-    assert update(options).missing
+    assert update(TWO).missing
     monkeypatch.setattr(compiler.Protoc, "generate", None)
-    assert update(options).is_up_to_date
+    assert update(TWO).is_up_to_date
 
 
 @pytest.mark.usefixtures("one_each")
 def test_a_changed_proto_makes_only_its_files_stale() -> None:
-    options = Options((Path("protos"),), Path("gen"), package="gen")
-    update(options)
+    update(TWO)
     put({"protos/base.proto": BASE.replace("// A", "// Another")})
-    assert update(options).stale == ("base_pb2.pyi",)
-    assert check(options).is_up_to_date
+    assert update(TWO).stale == ("base_pb2.pyi",)
+    assert check(TWO).is_up_to_date
 
 
 def test_a_proto_is_in_no_earlier_batch_than_its_imports() -> None:
