@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from codegen import scaffold
 from codegen.errors import CodegenError
 from sdk.cli.main import main
+from tests.support.command_server import command_server
 from tests.support.type_checkers import mypy_cache
 
 BIN = Path(sys.executable).parent
@@ -53,13 +54,19 @@ def tool(folder: Path, *command: str, **variables: str) -> str:
     return done.stdout
 
 
+def sdk(folder: Path, *arguments: str) -> str:
+    done = command_server().run(arguments, folder, os.environ)
+    assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
 def test_with_the_longest_name_it_passes_what_its_readme_says(here: Path) -> None:
     # test_newcomer.py has a shorter one, and test_new_templates.py runs pyright.
     assert new(LONGEST).exit_code == 0
     project = here / LONGEST
-    assert "all up to date" in tool(project, "sdk", "codegen", "--check")
-    assert "fits" in tool(project, "sdk", "check", "--strict", f"{LONGEST}.service")
-    assert tool(project, "sdk", "dashboards", "--out", "monitoring", "--check") == ""
+    assert "all up to date" in sdk(project, "codegen", "--check")
+    assert "fits" in sdk(project, "check", "--strict", f"{LONGEST}.service")
+    assert sdk(project, "dashboards", "--out", "monitoring", "--check") == ""
     tool(project, "ruff", "check", ".")
     tool(project, "ruff", "format", "--check", ".")
     assert re.fullmatch(r"3 passed in \S+", tool(project, "pytest", "-q").splitlines()[-1])  # and no warnings
