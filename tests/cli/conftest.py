@@ -61,10 +61,8 @@ def sdk(project: Path) -> Run:
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PYTHONPATH": str(PYTHON_START), **environment}
-        # What imports Ray, and starts none, is run where Ray is imported already; PYTHONPATH is read at the start only.
-        # An error before a local Ray starts: RAY_ADDRESS="local".
-        imports_ray = arguments[0] in ("check", "run", "status", "shutdown") and "--help" not in arguments
-        if imports_ray and "local" not in arguments and "PYTHONPATH" not in environment:
+        # What imports Ray is run where Ray is imported already.
+        if arguments[0] in ("check", "run", "status", "shutdown") and "--help" not in arguments:
             return command_server().run(arguments, project, env)
         return subprocess.run(
             [SDK, *arguments],

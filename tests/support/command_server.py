@@ -1,8 +1,8 @@
 """The ``sdk`` command in forks of one process that has imported Ray Serve, which takes two seconds of CPU time.
 
 A fork runs the command as the installed script does: its own folder, environment, arguments and output, and its own
-import of everything that is the user's. What the start of the command costs, and what it imports, is for the tests that
-run the installed script.
+import of everything that is the user's. A local Ray that it starts has fewer processes. What the start of the command
+costs, and what it imports, is for the tests that run the installed script.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 
 from tests.support.cluster import ROOT
 from tests.support.sdk_command import SDK
+from tests.support.small_ray import leave_out_processes
 
 
 class CommandServer:
@@ -84,6 +85,7 @@ def serve() -> None:
     import sdk.cli.run.command  # noqa: F401
 
     codegen.render._environment().get_template("sdk.py.jinja")  # it takes a third of a small run
+    leave_out_processes()
     assert len(os.listdir("/proc/self/task")) == 1, "a fork would lack the other threads"
     for line in sys.stdin:
         order = json.loads(line)
@@ -106,7 +108,8 @@ def _be_the_command(words: list[str], folder: str, environment: dict[str, str], 
         os.environ.clear()
         os.environ.update(environment)
         sys.argv[:] = words
-        sys.path[0] = str(SDK.parent)  # as a script's folder is
+        # As Python does for a script.
+        sys.path[:1] = [str(SDK.parent), *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
         from sdk.cli.main import main
 
         code = main()

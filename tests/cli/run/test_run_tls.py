@@ -6,9 +6,9 @@ Envoy's own answers, and the access log.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ from tests.support.certificates import Authority, Pair
 from tests.support.otlp_receiver import Received, receiving
 from tests.support.ports import free_port
 from tests.support.processes import processes_with
-from tests.support.sdk_command import SDK, Run, only_line
-from tests.support.small_ray import PYTHON_START
+from tests.support.sdk_command import Run, only_line
+from tests.support.small_ray import program_environment
 
 AUTHORITY = Authority("tests")
 SERVER, ANN = AUTHORITY.sign("server", dns=("localhost",)), AUTHORITY.sign("ann")
@@ -98,18 +98,16 @@ def test_clients_are_known_by_name_and_sigterm_leaves_nothing(
     request.addfinalizer(lambda: shutil.rmtree(temp))
     mark, port = uuid.uuid4().hex, free_port()
     (project / "shop.yaml").write_text(RULES)
-    command = [SDK, "run", "shop.yaml", "--address", "local", "--port", str(port)]
+    command = [sys.executable, "-m", "tests.support.sdk_on_small_ray", "run", "shop.yaml", "--address", "local"]
     process = subprocess.Popen(
-        [*command, *write(project, SERVER), "--access-log", "otlp"],
+        [*command, "--port", str(port), *write(project, SERVER), "--access-log", "otlp"],
         cwd=project,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(PYTHON_START),
-            "SDK_TEST_MARK": mark,
-            "TMPDIR": str(temp),
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
-            "OTEL_BSP_SCHEDULE_DELAY": "100",
-        },
+        env=program_environment(
+            SDK_TEST_MARK=mark,
+            TMPDIR=str(temp),
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.address,
+            OTEL_BSP_SCHEDULE_DELAY="100",
+        ),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
