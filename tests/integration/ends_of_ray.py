@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,18 @@ from sdk.cli.run.loss import is_listening
 from tests.support.deadlines import happens
 from tests.support.ports import free_port
 from tests.support.processes import commands, ingress_folder, is_alive
-from tests.support.sdk_command import SDK
 from tests.support.small_ray import leave_out_processes
 
 # Processes of the SDK; Ray's own agents take longer.
 OURS = ("envoy", "supervisor.py", "ray::Proxy", "ray::Controller", "ray::ServeReplica")
 
+# Every other program is a fork of one process that has imported Ray Serve, which takes a second of CPU time.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["ray.scripts.scripts", "sdk.cli.run.command", "tests.integration.node_app"])
 
-def drive(address: str, port: int) -> None:
-    """Serve from a program that never exits."""
+
+def drive(address: str, port: int, started: Connection) -> None:
+    """Serve in a program that never exits."""
     import ray
 
     import sdk
@@ -46,19 +51,18 @@ def drive(address: str, port: int) -> None:
         os.environ["RAY_ADDRESS"] = address  # sdk.start connects, with the token that the cluster requires
     sdk.start(sdk.GrpcOptions(port=port))
     sdk.run(Where.options(num_replicas=1).bind(), name="served")
-    print(json.dumps(sdk.status().proxies[0].node_id), flush=True)
+    started.send(sdk.status().proxies[0].node_id)
     signal.pause()
 
 
 @contextlib.contextmanager
-def driver(address: str, port: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def driver(address: str, port: int) -> Iterator[tuple[ForkServerProcess, str]]:
     """Start such a program, and once it serves yield it with the id of its node."""
-    command = [sys.executable, __file__, "drive", address, str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
-        assert process.stdout is not None
-        line = next((line for line in process.stdout if line.startswith('"')), "")
-        assert line, "the program did not start serving"
-        yield process, json.loads(line)
+    started, its_end = FORKS.Pipe(duplex=False)
+    process = fork(drive, address, port, its_end)
+    its_end.close()
+    yield process, started.recv()
+    process.join()
 
 
 def start_head(port: str) -> None:
@@ -69,6 +73,48 @@ def start_head(port: str) -> None:
     start(["--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"])
 
 
+def stop_head() -> None:
+    """Do what `ray stop --force` does."""
+    from ray.scripts.scripts import stop
+
+    stop(["--force"])
+
+
+class SdkRun:
+    """A running `sdk run`.
+
+    Args:
+        name: The application's name.
+        gcs: Address of the cluster.
+    """
+
+    def __init__(self, name: str, gcs: str) -> None:
+        pipes = [FORKS.Pipe(duplex=False) for _ in range(2)]
+        self.process = fork(self._run, name, gcs, *(its_end for _, its_end in pipes))
+        for _, its_end in pipes:
+            its_end.close()
+        self._output, self._errors = (os.fdopen(os.dup(end.fileno())) for end, _ in pipes)
+
+    @staticmethod
+    def _run(name: str, gcs: str, output: Connection, errors: Connection) -> None:
+        from sdk.cli.main import main
+
+        os.dup2(output.fileno(), 1)
+        os.dup2(errors.fileno(), 2)
+        for end in (output, errors):
+            end.close()
+        main(["run", "tests.integration.node_app:idle", "--name", name, "--address", gcs])
+
+    def wait_until_serving(self) -> None:
+        serves = any("Press Ctrl-C" in line for line in self._output)
+        assert serves, self._errors.read()
+
+    def end(self) -> tuple[int | None, list[str]]:
+        """Return its exit code and the lines of its errors, once it has ended."""
+        self.process.join(30)
+        return self.process.exitcode, self._errors.read().splitlines()
+
+
 def main(is_alone: bool) -> None:
     port = free_port()
     with driver("local", port) as (process, node_id):
@@ -77,48 +123,43 @@ def main(is_alone: bool) -> None:
     report("left by a killed driver", left(node_id, port))
 
     gcs = f"127.0.0.1:{free_port()}"
-    run([sys.executable, __file__, "head", gcs.rpartition(":")[2]])
+    run(start_head, gcs.rpartition(":")[2])
     with driver(gcs, port) as (process, node_id):
         process.kill()
     report("served without its driver", call(port))
-    with sdk_run("waits", gcs) as waits, sdk_run("interrupted", gcs) as interrupted:
-        for each in (waits, interrupted):
-            wait_until_serving(each)
-        with ThreadPoolExecutor() as threads:
-            stopped = threads.submit(stop_ray, is_alone)
-            happens(lambda: not is_listening(gcs), 20)
-            interrupted.send_signal(signal.SIGINT)  # before it has seen that the cluster has gone
-            stopped.result()
-        for name, each in (("waits", waits), ("interrupted", interrupted)):
-            _, errors = each.communicate(timeout=30)
-            report(f"sdk run that {name}", [each.returncode, errors.splitlines()])
+    waits, interrupted = SdkRun("waits", gcs), SdkRun("interrupted", gcs)
+    for each in (waits, interrupted):
+        each.wait_until_serving()
+    with ThreadPoolExecutor() as threads:
+        stopped = threads.submit(stop_ray, is_alone)
+        happens(lambda: not is_listening(gcs), 20)
+        os.kill(interrupted.process.pid or 0, signal.SIGINT)  # before it has seen that the cluster has gone
+        stopped.result()
+    report("sdk run that waits", waits.end())
+    report("sdk run that interrupted", interrupted.end())
     report("left by ray stop --force", left(node_id, port))
 
 
 def stop_ray(is_alone: bool) -> None:
     if is_alone:
-        run([sys.executable, "-m", "ray.scripts.scripts", "stop", "--force"])
+        run(stop_head)
         return
     for pid, words in own_processes():
-        if not any(part in words for part in ("envoy", "supervisor.py", "bin/sdk run")):
+        if not any(part in words for part in ("envoy", "supervisor.py", "multiprocessing")):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def sdk_run(name: str, gcs: str) -> subprocess.Popen[str]:
-    command = [SDK, "run", "tests.integration.node_app:idle", "--name", name, "--address", gcs]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def run(target: Callable[..., None], *arguments: Any) -> None:
+    process = fork(target, *arguments)
+    process.join(60)
+    assert process.exitcode == 0, target
 
 
-def wait_until_serving(process: subprocess.Popen[str]) -> None:
-    assert process.stdout is not None
-    serves = any("Press Ctrl-C" in line for line in process.stdout)
-    assert serves, process.communicate()[1]
-
-
-def run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+def fork(target: Callable[..., None], *arguments: Any) -> ForkServerProcess:
+    process = FORKS.Process(target=target, args=arguments)
+    process.start()
+    return process
 
 
 def call(port: int) -> str:
@@ -159,9 +200,4 @@ def report(what: str, value: Any) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "drive":
-        drive(sys.argv[2], int(sys.argv[3]))
-    elif sys.argv[1] == "head":
-        start_head(sys.argv[2])
-    else:
-        main(is_alone=sys.argv[1] == "alone")
+    main(is_alone=sys.argv[1] == "alone")
