@@ -90,9 +90,9 @@ def look(port: int, here: str, there: str, raylet: int, uses_namespaces: bool) -
     with grpc.insecure_channel(f"{here}:{port}") as channel:
         report("the head's proxy reaches", names(answers(channel, 2), head))
     sdk.run(Inner.bind(), name="inner")
-    for name, node in ("head", head), ("other", other):
-        pinned = NodeAffinitySchedulingStrategy(node, soft=False)
-        called = ray.get(through_handle.options(scheduling_strategy=pinned).remote())
+    pinned = NodeAffinitySchedulingStrategy(other, soft=False)
+    there_too = ray.remote(num_cpus=0, scheduling_strategy=pinned)(through_handle)
+    for name, called in ("head", through_handle()), ("other", ray.get(there_too.remote())):
         report(f"handles on the {name} node reach", [names(set(nodes), head) for nodes in called])
     delete("inner")
     if uses_namespaces:
@@ -121,7 +121,6 @@ def look(port: int, here: str, there: str, raylet: int, uses_namespaces: bool) -
     report("its Envoy is left", any(is_alive(pid) for pid in envoys))
 
 
-@ray.remote(num_cpus=0)
 def through_handle() -> list[list[str]]:
     """Return the nodes that answer calls one at a time, two dozen at once, and a conversation."""
     handle = AsyncProbeHandle.of_application("inner")

@@ -157,7 +157,7 @@ def load(name: str) -> Iterator[None]:
     def calls() -> None:
         while not over.is_set():
             with contextlib.suppress(grpc.RpcError):
-                call(name, 100)
+                call(name, 500)
 
     threads = [threading.Thread(target=calls) for _ in range(8)]
     for thread in threads:
