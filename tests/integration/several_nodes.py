@@ -76,7 +76,6 @@ def main(port: int, uses_namespaces: bool) -> None:
         start_head(stack, here, {"health_check_period_ms": 500})
         raylet = stack.enter_context(second_node(prefix, there))
         look(port, here, there, raylet, uses_namespaces)
-        sdk.shutdown()
 
 
 def look(port: int, here: str, there: str, raylet: int, uses_namespaces: bool) -> None:
@@ -194,7 +193,7 @@ def codes(channel: grpc.Channel, seconds: float) -> list[str]:
             seen.add("OK")
         except grpc.RpcError as error:
             seen.add(error.code().name)
-        time.sleep(0.01)
+        time.sleep(0.05)
     return sorted(seen)
 
 
