@@ -35,6 +35,8 @@ os.environ["REPORTER_UPDATE_INTERVAL_MS"] = "60000"
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 # Ray starts workers with niceness 15: replicas and the ingress would get no CPU time while tests keep all cores busy.
 os.environ.update(RAY_worker_niceness="0")
+# Ray Serve's controller works through all deployments ten times a second by default, which takes 4 % of a core.
+os.environ["RAY_SERVE_CONTROL_LOOP_INTERVAL_S"] = "0.2"
 
 # A shell that starts us in the background, or nohup, lets us ignore these, and so would every command of a test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -207,8 +209,6 @@ def ray_cluster(request: pytest.FixtureRequest) -> Iterator[None]:
     leave_out_processes(has_metrics=has_metrics, has_runtime_env=has_metrics)  # the same tests have both
     # Workers inherit the environment of the processes that Ray starts now.
     set_import_path()
-    # Ray Serve's controller works through all deployments ten times a second by default, which takes 4 % of a core.
-    os.environ["RAY_SERVE_CONTROL_LOOP_INTERVAL_S"] = "0.2"
     ray.init(
         address="local",
         num_cpus=16,
