@@ -10,7 +10,7 @@ from user_defined_protos_pb2 import UserDefinedMessage, UserDefinedResponse
 from sdk import grpc_deployment
 from tests.integration import apps
 
-QUICK = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 2, "health_check_period_s": 0.5}
+QUICK = {"graceful_shutdown_wait_loop_s": 0.1, "graceful_shutdown_timeout_s": 2}
 
 
 @grpc_deployment(max_ongoing_requests=20, **QUICK)
