@@ -19,6 +19,7 @@ from sdk._serve.ray_connection import check_reachable, connect, find_cluster, ra
 from sdk.errors import ClusterError, OptionsError
 from tests.support.cluster import ROOT
 from tests.support.ports import free_port
+from tests.support.small_ray import PYTHON_START
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 REFUSAL = "InvalidAuthToken: Authentication token is missing or incorrect"
@@ -58,7 +59,7 @@ def check(address: str, home: Path, **variables: str) -> str:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run(
         [sys.executable, "-c", program, address],
-        env={**inherited, "HOME": str(home), "PYTHONPATH": str(ROOT), **variables},
+        env={**inherited, "HOME": str(home), "PYTHONPATH": f"{PYTHON_START}{os.pathsep}{ROOT}", **variables},
         capture_output=True,
         text=True,
         timeout=60,

@@ -12,6 +12,7 @@ import harness_pb2
 import pytest
 
 from tests.support.cluster import ROOT
+from tests.support.small_ray import PYTHON_START
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -48,7 +49,7 @@ def test_nothing_is_left():
 
 
 def run(folder: Path, *arguments: str) -> str:
-    paths = [str(ROOT), str(Path(str(harness_pb2.__file__)).parent)]
+    paths = [str(PYTHON_START), str(ROOT), str(Path(str(harness_pb2.__file__)).parent)]
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")]),

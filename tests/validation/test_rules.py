@@ -17,6 +17,7 @@ from codegen.sources import Source
 from codegen.sync import Options, check, update
 from codegen.validate_proto import VALIDATE_PROTO, descriptor
 from tests.support.command_server import command_server
+from tests.support.small_ray import PYTHON_START
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -52,6 +53,14 @@ RULES = {
         "string.pattern M.a missing )"
     ),
 }
+
+
+def run_python(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program in a folder from which it can import."""
+    environment = {**os.environ, "PYTHONPATH": str(PYTHON_START)}
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture
@@ -107,7 +116,7 @@ def test_the_proto_of_the_rules_is_found(tmp_path: Path) -> None:
     again = update(options)
     assert (again.missing, again.stale, again.extra) == ((), (), ())
     program = "from gen.good_pb2 import Top; from sdk._validation.validator import check_request; check_request(Top())"
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_python(program, tmp_path)
     assert "a: must be at least 1 characters" in done.stderr
 
 
@@ -133,7 +142,7 @@ def test_a_copy_of_the_user_has_precedence(tmp_path: Path) -> None:
         "    try:\n        client.Do(Top())\n    except Exception as error:\n"
         "        print(error.code().name, error.details(), [each.TypeName() for each in sdk.error_details(error)])"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_python(program, tmp_path)
     assert done.stdout == (
         "INVALID_ARGUMENT a: must be at least 1 characters ['google.rpc.BadRequest', 'buf.validate.Violations']\n"
     ), done.stderr
@@ -202,6 +211,5 @@ def test_check_names_file_line_and_rule(sdk: Run, tmp_path: Path, options: str) 
     assert said in sdk("check", "bad_app").stderr
     (tmp_path / "bad_app.py").write_text(APP.format(options=options))
     if options:
-        command = [sys.executable, "-c", "import bad_app"]
-        imported = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        imported = run_python("import bad_app", tmp_path)
         assert "the rule `string.pattern` of bad.Inner.a does not work: missing ): ((" in imported.stderr
