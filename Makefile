@@ -32,7 +32,7 @@ NODE_CLIENTS := tests/interop/node tests/web/node
 NODE_INSTALLED := $(addsuffix /node_modules/.installed,$(NODE_CLIENTS))
 
 # The longest first. Checks wait for the processor, downloads for the network.
-CHECKS := check-mypy check-generated check-pyright check-doctests check-style
+CHECKS := check-mypy check-pyright check-generated check-style check-doctests
 AT_ONCE := $(MAKE) --jobs=3 --output-sync=line --no-print-directory
 
 # KubeRay's definition of a RayService, for `make manifests`.
@@ -51,7 +51,7 @@ help: ## List the targets.
 demo: $(INSTALLED) ## Run Ray Serve's gRPC guide from its first call to its last, and leave nothing running.
 	$(BIN)/python $(GUIDE)/demo.py
 
-test: $(INSTALLED) ## Run the checks and every test.
+test: ## Run the checks and every test.
 	@$(AT_ONCE) debian node-client $(CHECKS)
 	$(BIN)/pytest $(PARALLEL)
 
@@ -135,13 +135,14 @@ docs: $(INSTALLED) ## Build the documentation site in build/site: every page, an
 
 install: $(INSTALLED) ## Make .venv with the exact versions of constraints.txt.
 
-$(INSTALLED): pyproject.toml constraints.txt .ci/install.py
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt .ci/install.py | $(BIN)/python
 	$(INSTALL) -e '.[dev]' -c constraints.txt
 	touch $@
 
-constraints: ## Write constraints.txt again, with the newest releases of today.
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+constraints: | $(BIN)/python ## Write constraints.txt again, with the newest releases of today.
 	$(INSTALL) --uv-only pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 \
 		--no-header --no-annotate > $(VENV)/constraints.txt
 	sed -i '/^[^#]/d' constraints.txt
@@ -154,7 +155,7 @@ node-client: $(NODE_INSTALLED) ## Install the packages of the tests' Node client
 		--no-package-lock --no-audit --no-fund --ignore-scripts --loglevel error
 	touch $@
 
-debian: $(INSTALLED) ## Get Debian's prometheus for the tests, and install its Chromium for those of pages (as root), with apt-get.
+debian: | $(BIN)/python ## Get Debian's prometheus for the tests, and install its Chromium for those of pages (as root), with apt-get.
 	.ci/prometheus.sh $(BIN)
 	.ci/chromium.sh
 

@@ -79,7 +79,7 @@ settings.load_profile("deterministic")  # pytest's --hypothesis-profile loads an
 # session's cluster, of which each process has one, and those with the browser. All others stay together with those of
 # their module, and their fixtures. The first group whose prefix fits counts. The groups with Ray begin first: they take
 # longest, and mostly wait. More clusters at a time would take longer: Ray's own processes keep both cores busy. Tests
-# that wait for Envoy come next: at the end, when no other process has tests, the cores would wait with them.
+# that wait for Envoy or for connections come next: at the end few processes have tests, and a core would wait too.
 _GROUPS = {
     "own Ray": (
         "tests/cli/run/test_run.py",
@@ -105,7 +105,7 @@ _GROUPS = {
     "browser": ("tests/browser/",),
 }
 _WITH_RAY = _GROUPS.keys() - {"browser"}
-_WITH_ENVOY = ("tests/ingress/envoy/", "tests/security/", "tests/xds/")
+_WAITING = ("tests/ingress/envoy/", "tests/security/", "tests/wire/", "tests/xds/")
 
 
 def _group(nodeid: str) -> str:
@@ -151,7 +151,7 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, o
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, object, object]:
-    items.sort(key=lambda item: (_group(item.nodeid) not in _WITH_RAY, not item.nodeid.startswith(_WITH_ENVOY)))
+    items.sort(key=lambda item: (_group(item.nodeid) not in _WITH_RAY, not item.nodeid.startswith(_WAITING)))
     for item in items:
         if "ray_cluster" in getattr(item, "fixturenames", ()) and not _group(item.nodeid).startswith("cluster"):
             raise pytest.UsageError(f"{item.nodeid} needs the session's cluster: name its file in tests/conftest.py")
