@@ -88,7 +88,7 @@ check-mypy: $(INSTALLED)
 	$(BIN)/mypy
 
 check-doctests: $(INSTALLED)
-	$(BIN)/pytest -p no:hypothesispytest --doctest-modules sdk codegen .ci/install.py
+	$(BIN)/pytest --doctest-modules sdk codegen .ci/install.py
 
 check-pyright: $(INSTALLED)
 	$(BIN)/pyright --pythonpath $(BIN)/python

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import functools
 import gc
 import os
 import signal
@@ -25,7 +24,6 @@ from tests.support.cluster import Ingress, first_alone, set_import_path
 from tests.support.ports import free_port
 from tests.support.small_ray import leave_out_processes
 from tests.support.virtual_time import VirtualLoop
-from tests.support.watchdog import Watchdog
 
 # pyright would look for a newer version in the network, and print it among its findings.
 os.environ["PYRIGHT_PYTHON_IGNORE_WARNINGS"] = "1"
@@ -157,25 +155,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, o
             raise pytest.UsageError(f"{item.nodeid} needs the session's cluster: name its file in tests/conftest.py")
     with first_alone("constants"):  # Hypothesis reads the sources of all modules for them, and has a cache
         return (yield)
-
-
-@functools.cache
-def _watchdog() -> Watchdog:
-    return Watchdog()
-
-
-@pytest.hookimpl(tryfirst=True, optionalhook=True)
-def pytest_timeout_set_timer(item: pytest.Item, settings: Any) -> bool | None:
-    """Watch all tests with one thread."""
-    if settings.method != "thread":
-        return None
-    _watchdog().begin(item, settings)
-    return True
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_timeout_cancel_timer() -> None:
-    _watchdog().end()
 
 
 _CURRENT_GROUP = pytest.StashKey[str]()
