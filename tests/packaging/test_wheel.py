@@ -115,6 +115,7 @@ def test_makes_a_new_project_and_its_image(venv: Path, tmp_path: Path) -> None:
     run([f"{venv}/bin/sdk", "new", "kiosk"], tmp_path)
     project, image = tmp_path / "kiosk", tmp_path / "image"
     run([f"{venv}/bin/sdk", "codegen", "--check"], project)
+    assert "Kiosk: fits" in run([f"{venv}/bin/sdk", "check", "--strict", "kiosk.service"], project)
     image.mkdir()
     served = ""
     for step, _, rest in (line.partition(" ") for line in (project / "Dockerfile").read_text().splitlines()):
