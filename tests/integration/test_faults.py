@@ -7,7 +7,6 @@ import signal
 import socket
 import time
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -23,7 +22,7 @@ from sdk._replica_protocol import REPLICA_DIED
 from tests.integration import apps
 from tests.integration.clients import FOO, routed_replicas
 from tests.support.deadlines import wait_until
-from tests.support.processes import raylet_pid, workers
+from tests.support.processes import raylet_pid, thread_names, workers
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -75,7 +74,7 @@ def test_a_replica_opens_no_connection_to_the_gcs_of_its_own() -> None:
     replicas = workers(raylet_pid(sdk.status().proxies[0].node_id), "ray::ServeReplica:faulty:")
     assert len(replicas) == 2
     for pid in replicas:
-        threads = {(task / "comm").read_text().strip() for task in Path(f"/proc/{pid}/task").iterdir()}
+        threads = thread_names(pid)
         assert "worker.io" in threads, "these are the names of Ray's threads"
         assert "global.accessor" not in threads, "it would wake up five times a second as long as the replica runs"
 

@@ -215,8 +215,9 @@ def places_of(secrets: list[str], public: str) -> dict[str, list[str]]:
     session = Path(ray.worker.global_worker.node.get_session_dir_path())
     for folder in (session / "logs", ingress_folder(status.proxies[0].node_id)):
         for path in folder.rglob("*"):
-            if path.is_file():
-                look(str(path), path.read_bytes())
+            with contextlib.suppress(FileNotFoundError):  # it was replaced or removed just now
+                if path.is_file():
+                    look(str(path), path.read_bytes())
     gcs = commands("gcs_server ")
     for pid in [pid for pid, words in gcs.items() if str(session) in words]:
         for data in memory_of(pid):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ def neighbour() -> Iterator[Neighbour]:
         made.__exit__(None, None, None)
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def serving(address: str, guard: BetweenNodes) -> AsyncIterator[tuple[int, str]]:
     """Serve on an address of the network and on a unix socket; yield the port and the name of the socket."""
     server = WireServer([who_am_i_binding()], guard=guard)
@@ -149,9 +149,10 @@ def open_ports(process: int) -> set[tuple[str, int]]:
     """Return the addresses on which a process listens over TCP."""
     owned: set[Any] = set()
     for entry in Path(f"/proc/{process}/fd").iterdir():
-        name = str(entry.readlink())
-        if name.startswith("socket:["):
-            owned.add(name[8:-1])
+        with contextlib.suppress(FileNotFoundError):  # closed since the folder was listed
+            name = str(entry.readlink())
+            if name.startswith("socket:["):
+                owned.add(name[8:-1])
     found = set()
     for line in Path(f"/proc/{process}/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()

@@ -13,7 +13,7 @@ from tests.support.namespaces import PID_NAMESPACE, may_make_pid_namespace
 pytestmark = pytest.mark.skipif(not may_make_pid_namespace(), reason="needs the right to make a PID namespace")
 
 _HEAD = """
-import os, signal, subprocess, sys, time
+import contextlib, os, signal, subprocess, sys, time
 from pathlib import Path
 from sdk.cli.run.first_process import continue_in_child
 continue_in_child()
@@ -23,8 +23,12 @@ assert os.getppid() == 1
 for _ in range(5):
     subprocess.run(["sh", "-c", "true &"], check=True)
 def zombies():
-    stats = [path.read_text() for path in Path("/proc").glob("[0-9]*/stat")]
-    return [stat for stat in stats if stat.rpartition(")")[2].split()[0] == "Z"]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it was collected just now
+            stat = path.read_text()
+            found += [stat] if stat.rpartition(")")[2].split()[0] == "Z" else []
+    return found
 deadline = time.monotonic() + 60
 while zombies() and time.monotonic() < deadline:
     time.sleep(0.01)
