@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codegen.console import os_reason
 from codegen.errors import CodegenError
+from sdk._os_reason import os_reason
 
 FILE = "pyproject.toml"
 TABLE = "tool.sdk.codegen"

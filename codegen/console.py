@@ -74,17 +74,3 @@ def one_line(text: object) -> str:
         'no such file: a.proto'
     """
     return " ".join(str(text).split())
-
-
-def os_reason(error: OSError) -> str:
-    """Return why the system refused something, for the end of a message. Some errors have no ``strerror``.
-
-    Example:
-        >>> os_reason(FileNotFoundError(2, "No such file or directory", "a.proto"))
-        'no such file or directory'
-        >>> os_reason(OSError("no locks on this file system")), os_reason(TimeoutError())
-        ('no locks on this file system', 'TimeoutError')
-    """
-    if error.strerror:
-        return error.strerror[:1].lower() + error.strerror[1:]
-    return one_line(error) or type(error).__name__

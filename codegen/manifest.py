@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from codegen import naming, relocate
-from codegen.console import os_reason
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
+from sdk._os_reason import os_reason
 
 NAME = ".sdk-codegen.json"
 

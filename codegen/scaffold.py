@@ -17,10 +17,10 @@ import jinja2
 
 from codegen import cache, formatting
 from codegen.atomic_write import locked, replace_files
-from codegen.console import os_reason
 from codegen.errors import CodegenError
 from codegen.sync import Options, update
 from codegen.template_folders import template_folders
+from sdk._os_reason import os_reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from codegen import cache, importable, loaded_protos
 from codegen import manifest as manifests
 from codegen.atomic_write import locked, replace_files
 from codegen.compile import Protoc
-from codegen.console import count, os_reason
+from codegen.console import count
 from codegen.errors import CodegenError
 from codegen.generated_files import Selection
 from codegen.generator_versions import other_versions
 from codegen.sources import Source, find
 from codegen.validate_proto import VALIDATE_PROTO, check_rules, with_validate_proto
+from sdk._os_reason import os_reason
 
 if TYPE_CHECKING:
     from codegen.manifest import Manifest

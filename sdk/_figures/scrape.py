@@ -9,6 +9,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 from sdk._figures.figures import NAMES, Reading, Series
+from sdk._os_reason import os_reason
 from sdk.errors import ClusterError
 
 _TIMEOUT_S = 5.0
@@ -70,7 +71,7 @@ def _read_node(address: str) -> dict[Series, float] | str:
         with _OPENER.open(f"http://{address}/metrics", timeout=_TIMEOUT_S) as response:
             text = response.read().decode()
     except urllib.error.URLError as error:
-        return getattr(error.reason, "strerror", None) or str(error.reason)
+        return os_reason(error.reason)
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {error}"
     except UnicodeDecodeError:

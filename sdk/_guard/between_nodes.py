@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Literal
 
 from sdk._guard.secret_files import read_secret_file
+from sdk._os_reason import os_reason
 from sdk.errors import IngressError
 
 logger = logging.getLogger("sdk.wire")
@@ -167,8 +168,7 @@ def _token_of(path: Path) -> str:
     try:
         token = read_secret_file(str(path)).decode("utf-8").strip()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise IngressError(f"RAY_AUTH_MODE is token, but {path} can't be read: {reason}") from None
+        raise IngressError(f"RAY_AUTH_MODE is token, but {path} can't be read: {os_reason(error)}") from None
     if not token:
         raise IngressError(f"RAY_AUTH_MODE is token, but {path} is empty")
     return token

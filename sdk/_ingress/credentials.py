@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from sdk._guard.secret_files import MAX_BYTES, read_secret_file, warn_of_mode
+from sdk._os_reason import os_reason
 from sdk._xds.access_filters import KeyMaterial
 from sdk.access import API_KEY_NAME, check_jwks
 
@@ -136,7 +137,7 @@ class Credentials:
         except (OSError, ValueError) as error:
             state = None
             cause = getattr(error, "reason", error)  # urllib wraps what the system says
-            wrong = [f"can't be read: {getattr(cause, 'strerror', None) or cause}"]
+            wrong = [f"can't be read: {os_reason(cause)}"]
         wait_s = (_URL_RETRY_S if wrong else issuer.refresh_s) if issuer is not None else 0.0
         self._sources[source] = _Source(state, now, wait_s)
         if not wrong:

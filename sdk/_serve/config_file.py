@@ -28,6 +28,7 @@ from ray.serve.schema import (
 )
 
 from sdk._ingress.env_options import PREFIX, from_environment
+from sdk._os_reason import os_reason
 from sdk._serve.one_line import one_line
 from sdk._serve.yaml_lines import LineNumbers
 from sdk.errors import ApplicationError, OptionsError
@@ -96,7 +97,7 @@ def read_config(path: str) -> ServeConfig:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ApplicationError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from None
+        raise ApplicationError(f"{path} can't be read: {os_reason(error)}") from None
     data, lines = _parse(path, text)
     reader = _Reader(path, data, lines)
     reader.check()

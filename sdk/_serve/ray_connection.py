@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
+from sdk._os_reason import os_reason
 from sdk._serve.one_line import one_line
 from sdk._serve.ray_processes import processes_of
 from sdk.errors import ClusterError, SdkError
@@ -174,7 +175,7 @@ def check_reachable(address: str) -> None:
     except UnicodeError:  # no host has such a name
         raise ClusterError(wrong) from None
     except OSError as error:
-        raise ClusterError(f"Ray at {address} can't be reached: {error.strerror or error}.") from None
+        raise ClusterError(f"Ray at {address} can't be reached: {os_reason(error)}.") from None
     refusal = _refusal(address, f"{host}:{port}")
     if refusal is None:
         return

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codegen.console import os_reason
 from codegen.proto_path import proto_path_option
+from sdk._os_reason import os_reason
 from sdk.cli.rpc.server_options import quieten_grpc, server_options
 from sdk.errors import OptionsError
 

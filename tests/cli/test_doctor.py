@@ -45,7 +45,7 @@ def test_a_problem_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
     assert done.exit_code == 1
     assert "no-such-package  not installed: pip install 'ray-grpc-sdk[serve]'" in lines
     (line,) = (line for line in lines if line.startswith("problem"))
-    assert line.startswith(f"problem  port: The ingress can't listen on 127.0.0.1:{port}: Address already in use.")
+    assert line.startswith(f"problem  port: The ingress can't listen on 127.0.0.1:{port}: address already in use.")
 
 
 def test_an_envoy_that_is_missing_or_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ async def test_envoy_reaches_replicas_on_other_nodes(kind: str, tmp_path: Path) 
     ("environment", "said"),
     [
         ({"RAY_USE_TLS": "1"}, "RAY_USE_TLS is set, but not RAY_TLS_SERVER_CERT, RAY_TLS_SERVER_KEY, RAY_TLS_CA_CERT"),
-        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/none/token"}, "/none/token can't be read: No such file"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/none/token"}, "/none/token can't be read: no such file"),
         ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": " "}, "the token is empty"),
     ],
 )

@@ -70,7 +70,7 @@ def key_server() -> Iterator[KeyServer]:
 async def test_a_url_that_can_not_be_reached() -> None:
     it, url = Credentials(), f"http://127.0.0.1:{free_port()}/jwks.json"
     await it.load(Access(issuers=(JwtIssuer(ISSUER.name, url),)))
-    assert it.problem == f"access: {url} can't be read: Connection refused"
+    assert it.problem == f"access: {url} can't be read: connection refused"
 
 
 async def test_keys_of_a_url_rotate_and_stay_while_the_server_fails(
@@ -171,7 +171,7 @@ def a_pipe(path: Path) -> None:
         (a_pipe, "it is not a regular file"),
         (Path.mkdir, "it is not a regular file"),
         (lambda path: path.symlink_to("/dev/zero"), "it is not a regular file"),
-        (lambda path: None, "No such file"),
+        (lambda path: None, "no such file"),
         (lambda path: path.write_bytes(b"batch sha256:\xff"), "invalid start byte"),
         (lambda path: path.write_text("batch sha256:00"), "line 1: expected"),
         (lambda path: path.write_bytes(bytes(1 << 21)), "more than 1048576 bytes"),

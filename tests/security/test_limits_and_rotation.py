@@ -279,7 +279,7 @@ def test_certificates_of_the_server_and_of_clients_rotate_without_a_failed_call(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     access = Access(api_keys=str(tmp_path / "none"))
     with (
-        pytest.raises(sdk.IngressError, match=r"access: .*/none can't be read: No such file"),
+        pytest.raises(sdk.IngressError, match=r"access: .*/none can't be read: no such file"),
         sdk.testing.serve(Mirror.bind(), options=GrpcOptions(access=access)),
     ):
         pass

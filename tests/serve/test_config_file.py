@@ -196,7 +196,7 @@ def test_nothing_to_serve() -> None:
 
 
 def test_a_missing_file() -> None:
-    with pytest.raises(sdk.ApplicationError, match=r"nowhere\.yaml can't be read: No such file"):
+    with pytest.raises(sdk.ApplicationError, match=r"nowhere\.yaml can't be read: no such file"):
         read_config("nowhere.yaml")
 
 

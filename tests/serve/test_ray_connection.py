@@ -97,7 +97,7 @@ def test_a_token_that_the_environment_keeps_back(gcs: str, home: Path) -> None:
 
 def test_a_port_that_nothing_listens_on() -> None:
     address = f"127.0.0.1:{free_port()}"
-    with pytest.raises(ClusterError, match=f"^Ray at {address} can't be reached: Connection refused.$"):
+    with pytest.raises(ClusterError, match=f"^Ray at {address} can't be reached: connection refused.$"):
         check_reachable(address)
 
 

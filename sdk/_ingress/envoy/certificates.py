@@ -6,6 +6,7 @@ import datetime
 from typing import TYPE_CHECKING
 
 from sdk._guard.secret_files import read_secret_file, warn_of_mode
+from sdk._os_reason import os_reason
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:
@@ -66,5 +67,5 @@ def _read(name: str, path: str, problems: list[str]) -> bytes | None:
     try:
         return read_secret_file(path)
     except (OSError, ValueError) as error:
-        problems.append(f"{name} {path}: {getattr(error, 'strerror', None) or error}")
+        problems.append(f"{name} {path}: {os_reason(error)}")
         return None

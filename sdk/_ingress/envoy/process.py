@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sdk._ingress.envoy.drain import DRAIN_ARGUMENTS
 from sdk._ingress.envoy.listening import format_address
+from sdk._os_reason import os_reason
 from sdk.errors import IngressError
 
 _STOP_TIMEOUT_S = 3.0
@@ -75,9 +76,8 @@ def check_port(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            code = error.errno or 0
-            why, remedy = os.strerror(code), _REMEDIES.get(code, "")
-            raise IngressError(f"The ingress can't listen on {format_address(host, port)}: {why}.{remedy}") from None
+            why = f"{os_reason(error)}.{_REMEDIES.get(error.errno or 0, '')}"
+            raise IngressError(f"The ingress can't listen on {format_address(host, port)}: {why}") from None
 
 
 def envoy_command(binary: Path, bootstrap: Path, log: Path, concurrency: int | None) -> list[str]:

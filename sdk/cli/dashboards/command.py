@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from codegen.console import os_reason
+from sdk._os_reason import os_reason
 from sdk.cli.dashboards.grafana import dashboard
 from sdk.errors import OptionsError
 

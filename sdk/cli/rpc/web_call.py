@@ -21,9 +21,9 @@ import grpc
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
-from codegen.console import os_reason
 from sdk._channel.status import CODE_OF_HTTP
 from sdk._gen.status_pb2 import Status
+from sdk._os_reason import os_reason
 from sdk._status import HTTP_DATE, STATUS_DETAILS
 from sdk.cli.rpc.connection import parse_metadata
 from sdk.cli.rpc.outcome import CallOutcome
@@ -108,8 +108,7 @@ class WebClientCall:
             except (ValueError, KeyError, DecodeError) as error:
                 raise ServerError(f"the response is not one of {self._protocol}: {error}") from None
         except (OSError, http.client.HTTPException) as error:
-            reason = os_reason(error) if isinstance(error, OSError) else str(error) or type(error).__name__
-            raise ServerError(f"the server at {self._target} did not answer: {reason}") from None
+            raise ServerError(f"the server at {self._target} did not answer: {os_reason(error)}") from None
         finally:
             connection.close()
         if self._code is None:

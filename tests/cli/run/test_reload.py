@@ -261,7 +261,7 @@ def test_a_config_on_a_separate_ray(
     (here / "serve.yaml").write_text("applications: [{name: shop, import_path: 'app:app'}]")
     address = f"127.0.0.1:{free_port()}"
     assert redeploy.deploy(DeployRequest("serve.yaml", None, address, True, False, ())) == 1
-    assert capsys.readouterr().out == f"error: Ray at {address} can't be reached: Connection refused.\n"
+    assert capsys.readouterr().out == f"error: Ray at {address} can't be reached: connection refused.\n"
 
 
 @pytest.mark.parametrize("when", ["before the request", "in the middle"])

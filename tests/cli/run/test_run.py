@@ -111,7 +111,7 @@ def test_the_port_is_taken(sdk: Run) -> None:
     with taken_port() as port:
         result = sdk("run", "shop_app:app", "--port", str(port), RAY_ADDRESS="local")
     assert result.returncode == 1
-    assert f"can't listen on 127.0.0.1:{port}: Address already in use" in only_line(result)
+    assert f"can't listen on 127.0.0.1:{port}: address already in use" in only_line(result)
 
 
 def test_ray_can_not_be_reached(sdk: Run) -> None:
@@ -119,7 +119,7 @@ def test_ray_can_not_be_reached(sdk: Run) -> None:
     for command in (["run", "shop_app:app"], ["status"], ["shutdown"]):
         result = sdk(*command, "--address", address)
         assert result.returncode == 1
-        assert f"Ray at {address} can't be reached: Connection refused" in only_line(result)
+        assert f"Ray at {address} can't be reached: connection refused" in only_line(result)
 
 
 def test_envoy_is_missing(sdk: Run, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_valid_files(tmp_path: Path) -> None:
             None,
             r"tls_private_key \S+/server.key is not the key of the certificate \S+",
         ),
-        (ONE, None, r"tls_client_ca \S+/ca.crt: No such file or directory"),
+        (ONE, None, r"tls_client_ca \S+/ca.crt: no such file or directory"),
         (ONE, b"text", r"tls_client_ca \S+/ca.crt: not a certificate in PEM"),
         (Pair(ONE.key, ONE.key), None, r"tls_certificate \S+/server.crt: not a certificate in PEM"),
         (
@@ -88,7 +88,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(IngressError) as raised:
         check_certificates(given)
     assert str(raised.value).startswith("TLS: tls_certificate ")
-    assert "No such file" in str(raised.value)
+    assert "no such file" in str(raised.value)
     assert "not a private key" in str(raised.value)
 
 

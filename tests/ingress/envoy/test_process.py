@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 import pytest
@@ -23,14 +24,14 @@ def test_a_port_of_another_process() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            IngressError, match=f"127.0.0.1:{port}: Address already in use. Choose another port .* stop"
+            IngressError, match=f"127.0.0.1:{port}: address already in use. Choose another port .* stop"
         ):
             check_port("127.0.0.1", port)
 
 
 def test_an_address_of_another_machine() -> None:
     with pytest.raises(
-        IngressError, match=r": Cannot assign requested address\. Give an address of this machine with"
+        IngressError, match=r": cannot assign requested address\. Give an address of this machine with"
     ) as it:
         check_port(_ELSEWHERE, 9000)
     assert "another port" not in str(it.value)
@@ -39,8 +40,8 @@ def test_an_address_of_another_machine() -> None:
 def test_a_port_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
     class Refusing(socket.socket):
         def bind(self, address: object) -> None:
-            raise PermissionError(errno.EACCES, "refused")
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(socket, "socket", Refusing)
-    with pytest.raises(IngressError, match=r":443: Permission denied\. Choose another port .* for root\."):
+    with pytest.raises(IngressError, match=r":443: permission denied\. Choose another port .* for root\."):
         check_port("127.0.0.1", 443)
