@@ -13,12 +13,14 @@ import grpc
 import pytest
 import ray
 from harness_pb2 import Number, Text
+from harness_pb2_grpc import GreeterStub
 from harness_sdk import GreeterClient, GreeterHandle, GreeterSyncClient
 from ray import serve
 from ray.serve.exceptions import RayServeException, RequestCancelledError
 
 import sdk.testing
 from sdk import handle
+from tests.support.deadlines import wait_until
 from tests.support.loops import PATIENCE_S
 from tests.testing.harness_apps import Composed, Greeter, Models, Plain, Relay, ThreadComposed, Worker, function
 
@@ -200,17 +202,13 @@ def test_limits_of_the_deployment_hold(serving: Callable[..., Any]) -> None:
     server = serving(
         Composed.options(max_ongoing_requests=1, max_queued_requests=1).bind(handle(Worker.bind())),
     )
-    client = server.client(GreeterSyncClient)
-
-    def call(_: int) -> grpc.StatusCode:
-        with pytest.raises(grpc.RpcError) as caught:
-            client.SayHello(Text(text="wait"), timeout=1)
-        code: grpc.StatusCode = caught.value.code()
-        return code
-
-    with ThreadPoolExecutor(3) as threads:
-        codes = sorted(code.name for code in threads.map(call, range(3)))
-    assert codes == ["DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"]
+    stub = GreeterStub(server.channel())
+    calls = [stub.SayHello.future(Text(text="wait")) for _ in range(3)]
+    wait_until(lambda: any(call.done() for call in calls))
+    (refused,) = (call for call in calls if call.done())
+    assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    for call in calls:
+        call.cancel()
 
 
 @sdk.grpc_deployment
