@@ -9,7 +9,7 @@ from typing import Any
 
 def complete_lines(path: Path) -> list[str]:
     """Return the lines that have their end: the last one may be half written."""
-    return path.read_text().split("\n")[:-1]
+    return [line.decode() for line in path.read_bytes().split(b"\n")[:-1]]
 
 
 def entries(path: Path, part: str) -> list[dict[str, Any]]:
