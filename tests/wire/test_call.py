@@ -357,15 +357,18 @@ async def test_the_number_of_handlers_and_the_queue_are_bounded(serve: Any) -> N
 
 
 async def test_a_thread_that_outlives_its_call_still_counts_as_ongoing(serve: Any) -> None:
-    go = threading.Event()
+    began, go = threading.Event(), threading.Event()
 
     def block(request: Int32Value) -> StringValue:
+        began.set()
         go.wait(PATIENCE_S)
         return StringValue()
 
     server = serve(Block=(UNARY, block), settings=WireSettings(max_ongoing_requests=1, request_timeout_s=0.05))
     peer = Peer(server)
     peer.call("Block", Int32Value())
+    await asyncio.sleep(0)
+    assert began.wait(PATIENCE_S)  # the loop is blocked: the timeout does not end the call before
     assert (await peer.answered())["grpc-status"] == "4"
     await turns()
     assert server.host.ongoing == 1

@@ -355,17 +355,20 @@ async def test_initial_metadata_of_a_thread_does_not_race_with_the_end_of_its_ca
 
 
 async def test_initial_metadata_of_a_thread_after_the_deadline_is_dropped(serve: Any) -> None:
-    late = threading.Event()
+    began, late = threading.Event(), threading.Event()
     done = threading.Event()
 
     def handler(request: Any, grpc_context: ServicerContext) -> StringValue:
+        began.set()
         late.wait(10)
         grpc_context.send_initial_metadata([("a", "1")])
         done.set()
         return OK
 
     peer = Peer(serve(Get=(UNARY, handler)))
-    peer.call("Get", Int32Value(), grpc__timeout="1m")
+    peer.call("Get", Int32Value(), grpc__timeout="50m")
+    await asyncio.sleep(0)
+    assert began.wait(10)  # the loop is blocked: the deadline does not end the call before
     answer = await peer.answer()
     assert answer.trailers[0] == ("grpc-status", "4")
     before = peer.transport.written

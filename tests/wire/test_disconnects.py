@@ -253,9 +253,10 @@ async def test_a_thread_that_outlives_its_call_is_logged(
     serve: Any,
 ) -> None:
     monkeypatch.setattr(threads, "OVERRUN_WARNING_S", PATIENCE_S if returns_in_time else 0.05)
-    go = threading.Event()
+    began, go = threading.Event(), threading.Event()
 
     def block(request: Int32Value) -> StringValue:
+        began.set()
         go.wait(PATIENCE_S)
         return StringValue()
 
@@ -264,9 +265,11 @@ async def test_a_thread_that_outlives_its_call_is_logged(
 
     async def body(serve: Any) -> None:
         handler = block if cardinality is UNARY else stream
-        server = serve(Block=(cardinality, handler), settings=WireSettings(request_timeout_s=0.02))
+        server = serve(Block=(cardinality, handler), settings=WireSettings(request_timeout_s=0.05))
         peer = Peer(server)
         peer.call("Block", Int32Value(), request_id="long")
+        await asyncio.sleep(0)
+        assert began.wait(PATIENCE_S)  # the loop is blocked: the timeout does not end the call before
         assert (await peer.answered())["grpc-status"] == "4"
         if not returns_in_time:
             await until(lambda: caplog.messages)
