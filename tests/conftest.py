@@ -8,14 +8,17 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import pytest_timeout
 import uvloop
+from _pytest.runner import runtestprotocol
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from xdist.scheduler import LoadScopeScheduling
@@ -23,6 +26,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.support.cluster import Ingress, first_alone, set_import_path
 from tests.support.ports import free_port
 from tests.support.small_ray import leave_out_processes
+from tests.support.time_limit import TimeLimit
 from tests.support.virtual_time import VirtualLoop
 
 # pyright would look for a newer version in the network, and print it among its findings.
@@ -111,7 +115,22 @@ def _group(nodeid: str) -> str:
     return next(found, nodeid.partition("::")[0])
 
 
+class _Collection(list[str]):
+    """The tests, which know their places: the scheduler asks for each of them, which took a second of a run."""
+
+    def __init__(self, nodeids: Sequence[str]) -> None:
+        super().__init__(nodeids)
+        self._places = {nodeid: place for place, nodeid in enumerate(nodeids)}
+
+    def index(self, nodeid: str, *_: Any) -> int:
+        return self._places[nodeid]
+
+
 class _Sharing(LoadScopeScheduling):
+    def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
+        super().add_node_collection(node, collection)
+        self.registered_collections[node] = _Collection(collection)
+
     def _split_scope(self, nodeid: str) -> str:
         return _group(nodeid)
 
@@ -155,6 +174,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, o
             raise pytest.UsageError(f"{item.nodeid} needs the session's cluster: name its file in tests/conftest.py")
     with first_alone("constants"):  # Hypothesis reads the sources of all modules for them, and has a cache
         return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Send one report of a test to the process that collects them, not six messages, of which five say nothing."""
+    if not hasattr(item.config, "workerinput") or item.config.option.durations is not None:
+        return None
+    for report in runtestprotocol(item, log=False, nextitem=nextitem):
+        if report.when == "call" or not report.passed:
+            item.ihook.pytest_runtest_logreport(report=report)
+    return True
+
+
+_time_limit = TimeLimit()
+
+
+def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> bool:
+    """Watch the time limits of all tests in one thread, not in one for each test."""
+    _time_limit.set(settings.timeout, partial(pytest_timeout.timeout_timer, item, settings))
+    return True
+
+
+def pytest_timeout_cancel_timer() -> bool:
+    _time_limit.lift()
+    return True
 
 
 _CURRENT_GROUP = pytest.StashKey[str]()
