@@ -47,14 +47,18 @@ def answers(call: Any) -> bool:
         raise  # calls may fail meanwhile, but only with a status that clients may retry
 
 
-def is_healthy(without: Collection[str] = ()) -> bool:
-    """Return True if everything is healthy, with at most one of the earlier replicas."""
+def healthy_status(without: Collection[str] = ()) -> sdk.Status | None:
+    """Return the status if everything is healthy, with at most one of the earlier replicas."""
     try:
         status = sdk.status()
     except sdk.ClusterError:
-        return False
+        return None
     now = replicas(status)
-    return status.is_healthy and len(now) == 2 and len(now.intersection(without)) < 2
+    return status if status.is_healthy and len(now) == 2 and len(now.intersection(without)) < 2 else None
+
+
+def is_healthy(without: Collection[str] = ()) -> bool:
+    return healthy_status(without) is not None
 
 
 def replicas(status: sdk.Status) -> set[str]:
@@ -63,7 +67,20 @@ def replicas(status: sdk.Status) -> set[str]:
 
 
 def envoy_pid() -> int:
-    return sdk.status().proxies[0].envoy_pid if is_healthy() else 0
+    status = healthy_status()
+    return status.proxies[0].envoy_pid if status is not None else 0
+
+
+def envoy_after(last: int) -> int:
+    """Wait until another Envoy than the last one runs and everything is healthy, and return its process id."""
+    found = [last]
+
+    def is_there() -> bool:
+        found.append(envoy_pid())
+        return found[-1] not in (0, last)
+
+    wait_until(is_there)
+    return found[-1]
 
 
 def proxy_actor() -> Any:
@@ -80,13 +97,12 @@ def test_a_replica_opens_no_connection_to_the_gcs_of_its_own() -> None:
 
 
 def test_a_killed_envoy_is_replaced(call: Any, ingress: Any) -> None:
-    before = envoy_pid()
-    os.kill(before, signal.SIGKILL)
+    first = envoy_after(0)
+    os.kill(first, signal.SIGKILL)
     wait_until(lambda: answers(call))
-    wait_until(lambda: envoy_pid() not in (0, before))
-    os.kill(envoy_pid(), signal.SIGKILL)
-    wait_until(lambda: not is_healthy())
-    wait_until(is_healthy)
+    second = envoy_after(first)
+    os.kill(second, signal.SIGKILL)
+    envoy_after(second)
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", ingress.port)) == 0, "healthy means that the next Envoy listens"
 
@@ -104,21 +120,19 @@ def test_calls_continue_without_the_controller(call: Any) -> None:
 @pytest.mark.parametrize("how", ["ray.kill", "kill -9"])
 def test_calls_continue_without_the_proxy_actor(call: Any, how: str) -> None:
     handle = UserDefinedServiceHandle.of_application("faulty")
-    wait_until(is_healthy)  # the last test may have ended a proxy
-    before, actor = envoy_pid(), proxy_actor()
+    before, actor = envoy_after(0), proxy_actor()  # the last test may have ended a proxy
     if how == "ray.kill":
         ray.kill(actor, no_restart=False)
     else:
         raylet = raylet_pid(sdk.status().proxies[0].node_id)
-        wait_until(lambda: bool(workers(raylet, "ray::Proxy")))  # the last one may have ended a moment ago
+        wait_until(lambda: len(workers(raylet, "ray::Proxy")) == 1)  # the last one may have ended a moment ago
         (pid,) = workers(raylet, "ray::Proxy")
         os.kill(pid, signal.SIGKILL)
     end = time.monotonic() + 3
     while time.monotonic() < end:
         assert call().num == 60, "calls do not need the proxy actor"
         assert handle(FOO).result().num == 60
-    wait_until(is_healthy)
-    assert envoy_pid() == before, "the next actor has adopted Envoy"
+    assert envoy_after(0) == before, "the next actor has adopted Envoy"
 
 
 def stream_until_it_dies(stub: UserDefinedServiceStub, how: str) -> None:

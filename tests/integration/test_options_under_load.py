@@ -67,7 +67,7 @@ def before(deploy: Any) -> Iterator[sdk.GrpcOptions]:
     deploy(apps.Guide.options(num_replicas=2).bind("v1"), "tuned")
     options = running()
     yield options
-    wait_until(is_healthy, 30)
+    wait_until(is_healthy)
     sdk.start(options)
     assert running() == options
 
@@ -133,7 +133,7 @@ def test_options_change_under_load_and_stay(
         ray.kill(find_controller(), no_restart=False)
         assert running() == changed, "the next controller has it from the start"
         ray.kill(ray.get_actor(proxy_name(proxy.node_id), namespace=NAMESPACE), no_restart=False)
-        wait_until(is_healthy, 30)
+        wait_until(is_healthy)
         deploy(apps.Guide.bind("v2"), "tuned")
         assert codes(stub, TOO_LONG) == {"RESOURCE_EXHAUSTED"}, "a new replica has it, too"
         sdk.start(replace(changed, max_receive_message_length=2 * LIMIT))

@@ -181,7 +181,7 @@ def notes_of_declared(ingress: Any, tmp_path_factory: pytest.TempPathFactory) ->
 def test_a_serve_config_file_changes_user_config_without_a_restart_and_may_have_typed_handles(
     stub: Any, notes_of_declared: Path
 ) -> None:
-    wait_until(lambda: is_served(lambda: pid(stub, "declared")), 30)
+    wait_until(lambda: is_served(lambda: pid(stub, "declared")))
     before = pid(stub, "declared")
     assert ask(stub, "config", application="declared") == {"say": "first"}
     through = ask(stub, "typed handle", application="declared")
@@ -203,11 +203,11 @@ def test_an_unhealthy_replica_is_replaced(stub: Any, notes_of_declared: Path, de
         return pid(stub, "sync", act)
 
     deploy(feature_apps.SyncPatient.bind(str(tmp_path)), "sync")
-    wait_until(lambda: is_served(call_async), 30)
+    wait_until(lambda: is_served(call_async))
     before = {call: call("fall ill") for call in (call_async, call_sync)}
 
     for call, ill in before.items():
-        wait_until(lambda call=call, ill=ill: is_served(call, not_by=ill), 30)
+        wait_until(lambda call=call, ill=ill: is_served(call, not_by=ill))
     wait_until(lambda: "async del" in lines(notes_of_declared))
     wait_until(lambda: "sync del" in lines(tmp_path))
 
