@@ -31,6 +31,13 @@ def watching(project: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+def put_at_once(path: str, text: str) -> None:
+    """Replace a file as editors do: an empty one, which is about to be written, would count as a change too."""
+    new = f"{path}.new"
+    put({new: text})
+    os.replace(new, path)
+
+
 def said(process: subprocess.Popen[str]) -> str:
     """Return the output until the process waits for a change."""
     assert process.stdout is not None
@@ -44,14 +51,14 @@ def said(process: subprocess.Popen[str]) -> str:
 
 def test_it_generates_again_when_a_proto_changes(watching: subprocess.Popen[str]) -> None:
     assert said(watching) == "gen: 5 files from 1 proto: 5 written, 0 up to date\n"
-    put({"protos/acme/a.proto": message("a")})
+    put_at_once("protos/acme/a.proto", message("a"))
     assert said(watching) == "gen: 9 files from 2 protos: 4 written, 5 up to date\n"
-    put({"protos/acme/a.proto": "wrong"})
+    put_at_once("protos/acme/a.proto", "wrong")
     assert said(watching).endswith(
         'protos/acme/a.proto:1:1: Expected top-level statement (e.g. "message").\nerror: 1 error in the protos\n'
     )
     assert Path("gen/acme/a_pb2.py").exists()
-    put({"protos/acme/a.proto": message("a").replace("}", "int32 b = 1; }")})
+    put_at_once("protos/acme/a.proto", message("a").replace("}", "int32 b = 1; }"))
     assert said(watching) == "gen: 9 files from 2 protos: 2 written, 7 up to date\n"
     Path("protos/acme/a.proto").unlink()
     assert said(watching) == "gen: 5 files from 1 proto: 0 written, 5 up to date, 4 removed\n"
@@ -65,11 +72,12 @@ def test_folders_and_options_may_come_and_go(watching: subprocess.Popen[str]) ->
     said(watching)
     shutil.rmtree("protos")
     assert said(watching) == "error: protos does not exist\n"
-    put({"protos/greet.proto": PROTO})
+    put({"elsewhere/greet.proto": PROTO})
+    os.rename("elsewhere", "protos")
     assert said(watching) == "gen: 5 files from 1 proto: 0 written, 5 up to date\n"
-    put({"pyproject.toml": "[tool.sdk.codegen]\npackages = 'gen'\n"})
+    put_at_once("pyproject.toml", "[tool.sdk.codegen]\npackages = 'gen'\n")
     assert said(watching).startswith("error: pyproject.toml: unknown key 'packages' in [tool.sdk.codegen]; known are ")
-    put({"pyproject.toml": "[tool.sdk.codegen]\npackage = 'gen'\n"})
+    put_at_once("pyproject.toml", "[tool.sdk.codegen]\npackage = 'gen'\n")
     assert said(watching).startswith("gen: 6 files from 1 proto: ")
 
 
