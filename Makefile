@@ -18,6 +18,8 @@ GUIDE := examples/guide
 EXAMPLES := $(dir $(wildcard examples/*/*.proto))
 APPS := $(wildcard examples/*/*_app.py)
 BENCH := tests/benchmarks
+# Protos, and the folder of their committed code.
+GENERATED := $(GUIDE_PROTO):$(GUIDE) $(foreach example,$(EXAMPLES),$(example):$(example)) $(BENCH)/protos:$(BENCH)/gen
 INSTALLED := $(VENV)/.installed
 # Installs with uv, with the configuration of pip, or else with pip.
 INSTALL := $(BIN)/python .ci/install.py
@@ -42,7 +44,7 @@ CRD ?=
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check $(CHECKS) format bench bench-codegen corpus chaos node-tls fuzz codegen manifests docs generated install constraints \
+.PHONY: help demo test test-lowest check $(CHECKS) check-cases format bench bench-codegen corpus chaos node-tls fuzz codegen manifests docs generated install constraints \
 	node-client debian clean distclean
 
 help: ## List the targets.
@@ -67,7 +69,7 @@ test-lowest: $(INSTALLED) ## Run the tests with the lowest versions that pyproje
 		$(addprefix --ignore=tests/,$(NOT_LOWEST))
 
 check: $(INSTALLED) ## Lint, check the types, run the examples of docstrings, and compare generated code with the protos.
-	@$(AT_ONCE) $(CHECKS)
+	@$(AT_ONCE) $(CHECKS) check-cases
 
 check-style: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -76,13 +78,14 @@ check-style: $(INSTALLED)
 	$(BIN)/python tests/prose/check_words.py
 
 check-generated: $(INSTALLED)
-	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE) --check
-	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example --check || exit 1; done
-	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen --check
+	$(BIN)/python .ci/generate.py --check $(GENERATED)
 	$(BIN)/python protos/compile_own.py --check
-	$(BIN)/pytest tests/codegen/test_cases.py -k committed
 	PYTHONPATH=$(GUIDE):$(subst $() $(),:,$(dir $(APPS))) $(BIN)/sdk check --strict app1 app2 app3 \
 		$(basename $(notdir $(APPS)))
+
+# Not among the checks of `make test`: all tests have it.
+check-cases: $(INSTALLED)
+	$(BIN)/pytest tests/codegen/test_cases.py -k committed
 
 check-mypy: $(INSTALLED)
 	$(BIN)/mypy
@@ -118,9 +121,7 @@ codegen: generated ## Generate the code of every proto in the repository again.
 	$(BIN)/python -m tests.codegen.test_cases
 
 generated: $(INSTALLED)
-	$(BIN)/sdk codegen $(GUIDE_PROTO) --out $(GUIDE)
-	for example in $(EXAMPLES); do $(BIN)/sdk codegen $$example --out $$example || exit 1; done
-	$(BIN)/sdk codegen $(BENCH)/protos --out $(BENCH)/gen
+	$(BIN)/python .ci/generate.py $(GENERATED)
 	$(BIN)/python protos/compile_own.py
 
 manifests: $(INSTALLED) ## Check the Kubernetes manifests against schemas; CRD=ray.io_rayservices.yaml for KubeRay's too.
