@@ -40,9 +40,10 @@ def test_redeploy_under_load_loses_nothing_and_later_calls_reach_the_new_version
         stub = UserDefinedServiceStub(channel)
         before = stub.__call__(FOO, metadata=(("application", "changing"),)).greeting[:2]
         # The only replica leaves before that of v2 starts: calls wait in between.
-        for version, number in (("v2", 1), ("v3", 2), ("v4", 1)):
+        # tests/integration/test_options_under_load.py redeploys with one replica fewer.
+        for version, number in (("v2", 1), ("v3", 2)):
             deploy(apps.Guide.options(num_replicas=number).bind(version), "changing")
-            answers = {stub.__call__(FOO, metadata=(("application", "changing"),)).greeting[:2] for _ in range(200)}
+            answers = {stub.__call__(FOO, metadata=(("application", "changing"),)).greeting[:2] for _ in range(50)}
             assert answers == {version}
     stop.set()
     for thread in threads:
