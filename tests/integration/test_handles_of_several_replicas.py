@@ -32,7 +32,12 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def application(notes: Path, replicas: int, version: int = 0) -> Any:
     inner = typed_handle_apps.Inner.options(
-        num_replicas=replicas, max_ongoing_requests=ONGOING, max_queued_requests=QUEUED, expose=True
+        num_replicas=replicas,
+        max_ongoing_requests=ONGOING,
+        max_queued_requests=QUEUED,
+        expose=True,
+        # Ray Serve need not replace the replica that dies: the next test redeploys. The ingress notices it at once.
+        health_check_period_s=30,
     )
     return inner.bind(str(notes), version)
 

@@ -62,7 +62,8 @@ def samples(deploy: Any, ingress: Any, tmp_path_factory: pytest.TempPathFactory)
     A stream that makes a stream is open until the end; two messages have come.
     """
     inner = typed_handle_apps.Inner.bind(str(tmp_path_factory.mktemp("notes")))
-    deploy(typed_handle_apps.Outer.options(max_queued_requests=1).bind(inner), APPLICATION)
+    # Its replica dies at the end (`cut_a_stream`): Ray Serve need not start another one by then.
+    deploy(typed_handle_apps.Outer.options(max_queued_requests=1, health_check_period_s=30).bind(inner), APPLICATION)
     ask_at(ingress.address, INGRESS_STATE_PATH, None)  # the first of the two readings that its figures need
     with grpc.insecure_channel(ingress.address) as channel:
         stub = UserDefinedServiceStub(channel)
