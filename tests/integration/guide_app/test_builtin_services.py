@@ -12,10 +12,8 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from user_defined_protos_pb2_grpc import UserDefinedServiceStub
 
-from tests.integration import apps
-from tests.integration.clients import FOO, error_of
+from tests.integration.clients import error_of
 
 SERVICE = "userdefinedprotos.UserDefinedService"
 
@@ -36,24 +34,6 @@ def test_list_of_all_services(channel: grpc.Channel) -> None:
     answer = HealthStub(channel).List(health_pb2.HealthListRequest(), metadata=(("application", "app1"),))
     serving = {service for service, each in answer.statuses.items() if each.status == each.SERVING}
     assert {"", SERVICE, "grpc.health.v1.Health", "ray.serve.RayServeAPIService"} <= serving
-
-
-def test_watch_follows_the_start_and_deletion_of_an_application(channel: grpc.Channel, deploy: Any) -> None:
-    from sdk._serve.api import delete
-
-    metadata = (("application", "watched"),)
-    states = HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE), metadata=metadata, timeout=60)
-    assert next(states).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-    deploy(apps.Guide.bind(), "watched")
-    seen = [next(states).status]
-    while seen[-1] != health_pb2.HealthCheckResponse.SERVING:
-        seen.append(next(states).status)
-    delete("watched")
-    while seen[-1] != health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
-        seen.append(next(states).status)
-    states.cancel()
-    error = error_of(UserDefinedServiceStub(channel).__call__, FOO, metadata=metadata)
-    assert error.code() is grpc.StatusCode.NOT_FOUND
 
 
 def test_a_reflection_client_calls_a_method_without_generated_code(channel: grpc.Channel) -> None:
