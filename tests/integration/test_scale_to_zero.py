@@ -126,19 +126,9 @@ def call_over(form: Form, ingress: Ingress) -> tuple[int | None, list[Any]]:
     return outcome.code, outcome.messages
 
 
-def test_03_calls_through_a_handle_and_in_other_protocols_wake_it_too(ingress: Ingress) -> None:
+def test_03_a_call_through_a_handle_wakes_it_and_calls_by_clients_and_handles_scale_it_up(stub: Any) -> None:
     handle = AsyncProbeHandle.of_application(NAME)
     wait_until(sleeps)
-    assert handle.Unary(Ask(note="through a handle"), timeout=30).result().text == "through a handle"
-    wait_until(sleeps)
-    with ThreadPoolExecutor(len(FORMS)) as threads:
-        web = [threads.submit(call_over, form, ingress) for form in FORMS.values()]
-        assert handle.Up([Ask(note="a"), Ask(note="b")], timeout=30).result().text == "ab"
-        assert [call.result() for call in web] == [(0, [{"text": form}]) for form in FORMS]
-
-
-def test_03_calls_by_clients_and_through_handles_scale_it_up(stub: Any) -> None:
-    handle = AsyncProbeHandle.of_application(NAME)
     assert handle.Unary(Ask(note="wakes it"), timeout=30).result().text == "wakes it"
     by_clients = [stub.Unary.future(Ask(number=120_000), metadata=METADATA) for _ in range(5)]
     wait_until(lambda: deployment().replicas == 2)  # the target is 4 calls for each
@@ -166,9 +156,17 @@ def test_04_calls_end_with_the_reason_when_no_replica_can_start(stub: Any, obsta
     wait_until(lambda: stub.Unary.future(Ask(), metadata=METADATA, timeout=20).code() is grpc.StatusCode.OK)
 
 
-def test_05_a_deployment_starts_from_zero_again_after_delete_and_deploy(stub: Any, obstacle: Path, deploy: Any) -> None:
+def test_05_calls_in_all_protocols_and_through_a_handle_wake_it_after_delete_and_deploy(
+    ingress: Ingress, stub: Any, obstacle: Path, deploy: Any
+) -> None:
     delete(NAME)
     assert error_of(stub.Unary, Ask(), metadata=METADATA, timeout=5).code() is grpc.StatusCode.NOT_FOUND
     deploy(Sleepy.options(autoscaling_config=SCALING).bind(str(obstacle)), NAME)
     assert sleeps()
-    assert stub.Unary(Ask(note="again"), metadata=METADATA, timeout=30).text == "again"
+    handle = AsyncProbeHandle.of_application(NAME)
+    with ThreadPoolExecutor(len(FORMS)) as threads:
+        unary = stub.Unary.future(Ask(note="again"), metadata=METADATA, timeout=30)
+        web = [threads.submit(call_over, form, ingress) for form in FORMS.values()]
+        assert handle.Up([Ask(note="a"), Ask(note="b")], timeout=30).result().text == "ab"
+        assert unary.result().text == "again"
+        assert [call.result() for call in web] == [(0, [{"text": form}]) for form in FORMS]
