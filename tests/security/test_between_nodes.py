@@ -92,7 +92,7 @@ async def ask(port: int, headers: dict[str, str], context: ssl.SSLContext | None
     except (ConnectionError, ssl.SSLError):
         return b""
     finally:
-        writer.close()
+        writer.transport.abort()  # the end of TLS would take turns of the loop, which may close before
 
 
 def seen(response: bytes) -> Any:
