@@ -24,6 +24,7 @@ from sdk.errors import RpcError
 from tests.support.deadlines import growing_deadlines
 from tests.support.loops import PATIENCE_S
 from tests.support.served_handle import Deployment, deployment, outer_call
+from tests.support.wire_rig import until
 
 BAD = BadRequest(field_violations=[BadRequest.FieldViolation(field="name", description="is empty")])
 
@@ -456,7 +457,7 @@ async def test_a_cancelled_caller_cancels_the_handler() -> None:
     callee = Callee()
     async with handle_to(callee) as handle:
         waiting = asyncio.ensure_future(handle.Unary(Ask(act="wait")))
-        await asyncio.sleep(0.05)
+        await until(lambda: callee.began)
         waiting.cancel()
         await asyncio.wait_for(callee.ended.wait(), 5)
         with pytest.raises(asyncio.CancelledError):
