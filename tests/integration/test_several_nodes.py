@@ -72,7 +72,7 @@ def test_a_draining_node_reports_it_to_load_balancers(seen: dict[str, Any]) -> N
 
 def test_a_lost_node_is_removed(seen: dict[str, Any]) -> None:
     assert set(seen["codes after a node is lost"]) <= {"OK", "UNAVAILABLE"}
-    assert seen["codes 3 s later"] == ["OK"]
+    assert seen["then calls succeed"]
     assert seen["then the head's proxy reaches"] == ["head"]
 
 

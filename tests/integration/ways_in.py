@@ -173,7 +173,7 @@ def report(**what: Any) -> None:
 
 
 def serve_run(*arguments: str) -> int:
-    return subprocess.run([BIN / "serve", "run", *arguments], capture_output=True, timeout=60, check=False).returncode
+    return subprocess.run([BIN / "serve", "run", *arguments], capture_output=True, timeout=100, check=False).returncode
 
 
 def run_command(path: Path, address: str) -> tuple[subprocess.Popen[str], list[str]]:
@@ -230,7 +230,7 @@ def main(folder: Path) -> None:
         command, shown = run_command(mine, address)
         report(mine=call("mine"), beside=applications(), headline=shown[-1].partition(" at ")[0])
         command.send_signal(signal.SIGINT)
-        _, errors = command.communicate(timeout=30)
+        _, errors = command.communicate(timeout=100)
         failure = [line for line in errors.splitlines() if line.startswith("error")]
         report(exit=command.returncode, failure=failure, left=applications())
 
