@@ -70,7 +70,7 @@ def test_request_timeout(prober: Prober, method: str, number: int) -> None:
         ended = prober.ask(method, Ask(act="wait", note=note, number=number), timeout=30)
         assert (ended.code, ended.details) == (Code.DEADLINE_EXCEEDED, f"Request timed out after {TIMEOUT_S}s.")
         assert ended.trailing["request_id"]
-        if prober.events(note):  # on a busy machine the time can be over before the handler waits
+        if "began" in prober.events(note):  # on a busy machine the time can be over before the handler waits
             break
     assert len(ended.messages) == (number if method in ("Down", "Both") else 0)
     assert prober.wait_for(note, "cancelled") - began >= TIMEOUT_S
