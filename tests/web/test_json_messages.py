@@ -172,7 +172,7 @@ def test_json_that_does_not_fit_ends_as_with_protobuf(seed: int) -> None:
 def test_every_field_takes_what_protobuf_takes(odd: Any) -> None:
     for kind in _types()[:2]:
         for field in kind.DESCRIPTOR.fields:
-            for name in (field.name, field.json_name):
+            for name in dict.fromkeys((field.name, field.json_name)):  # many are the same
                 for value in (odd, [odd], {"1": odd}, {"a": odd, "b": 1}):
                     given = {name: value}
                     got, expected = (
