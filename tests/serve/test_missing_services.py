@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -43,30 +44,31 @@ def bind(cls: Any, *arguments: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("application", "expected"),
+    ("bound", "expected"),
     [
-        (Classifier.bind(), ""),
-        (Classifier.bind(bind(Plain)), ""),
-        (bind(Plain, Classifier.bind()), ""),
-        (bind(Web), ""),
-        (bind(Web, bind(Plain)), ""),
+        (lambda: Classifier.bind(), ""),
+        (lambda: Classifier.bind(bind(Plain)), ""),
+        (lambda: bind(Plain, Classifier.bind()), ""),
+        (lambda: bind(Web), ""),
+        (lambda: bind(Web, bind(Plain)), ""),
         (
-            bind(Plain, Classifier.options(expose=False).bind()),
+            lambda: bind(Plain, Classifier.options(expose=False).bind()),
             "it has no gRPC service: Classifier has `expose=False` → remove that from one deployment",
         ),
         (
-            bind(Undecorated),
+            lambda: bind(Undecorated),
             "it has no gRPC service: Undecorated is a plain Ray Serve deployment → put @grpc_deployment above "
             "Undecorated in place of @serve.deployment",
         ),
         (
-            bind(Plain),
+            lambda: bind(Plain),
             "it has no gRPC service: Plain is a plain Ray Serve deployment → derive the class from a generated base, "
             "and put @grpc_deployment above it in place of @serve.deployment",
         ),
     ],
 )
-def test_the_reason(caplog: pytest.LogCaptureFixture, application: Any, expected: str) -> None:
+def test_the_reason(caplog: pytest.LogCaptureFixture, bound: Callable[[], Any], expected: str) -> None:
+    application = bound()  # Ray Serve takes long to make deployments: none is made when tests are collected
     assert explain_missing_services(application) == expected
     with caplog.at_level(logging.WARNING, "sdk.serve"):
         warn_of_missing_services("shop", application)
