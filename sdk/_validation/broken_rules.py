@@ -7,6 +7,7 @@ checked alone here: empty, and with a value in every field. If that fails, each 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from google.protobuf import descriptor_pool, message_factory
@@ -75,7 +76,7 @@ def broken_rules(messages: Iterable[Descriptor]) -> list[BrokenRule]:
         MissingExtraError: The package that evaluates rules is not installed.
     """
     found = {name: each for message in messages for name, each in reachable(message).items()}
-    return [broken for each in found.values() for broken in _broken(each, {})]
+    return [broken for each in found.values() for broken in _broken_in_process(each)]
 
 
 def broken_rules_of_files(
@@ -99,6 +100,11 @@ def broken_rules_of_files(
     messages = [each for file in chosen for top in file.message_types_by_name.values() for each in _all_nested(top)]
     wanted = [each for each in messages if names is None or each.full_name in names]
     return [broken for message in wanted for broken in _broken(message, known)]
+
+
+@lru_cache(1024)  # each class with these messages asks
+def _broken_in_process(message: Descriptor) -> tuple[BrokenRule, ...]:
+    return tuple(_broken(message, {}))
 
 
 def _broken(message: Descriptor, sources: Mapping[str, FileDescriptorProto]) -> Iterator[BrokenRule]:

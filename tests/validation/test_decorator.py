@@ -14,7 +14,7 @@ from user_defined_protos_sdk import USER_DEFINED_SERVICE
 
 from sdk import DefinitionError, MissingExtraError, grpc_deployment
 from sdk._contract.validation import checks_of
-from sdk._validation import validator
+from sdk._validation import broken_rules, validator
 from sdk._wire.dispatch import build_routes
 from sdk._wire.route import Route
 from tests.validation.order_apps import Orders, Some, _Orders
@@ -71,11 +71,12 @@ def test_a_definition_can_be_pickled() -> None:
 @pytest.fixture
 def without_protovalidate(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setitem(sys.modules, "protovalidate", None)
-    validator._protovalidate.cache_clear()
-    validator.collector.cache_clear()
+    caches = (validator._protovalidate, validator.collector, broken_rules._broken_in_process)
+    for function in caches:
+        function.cache_clear()
     yield
-    validator._protovalidate.cache_clear()
-    validator.collector.cache_clear()
+    for function in caches:
+        function.cache_clear()
 
 
 SAID = r"Validation of messages needs protovalidate, which is not installed: pip install 'ray-grpc-sdk\[validate\]'"
