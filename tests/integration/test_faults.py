@@ -21,7 +21,7 @@ from sdk._ingress.cluster import NAMESPACE, find_controller, proxy_name
 from sdk._replica_protocol import REPLICA_DIED
 from tests.integration import apps
 from tests.integration.clients import FOO, routed_replicas
-from tests.support.deadlines import wait_until
+from tests.support.deadlines import PACE_S, wait_until
 from tests.support.processes import raylet_pid, thread_names, workers
 
 
@@ -114,6 +114,7 @@ def test_calls_continue_without_the_controller(call: Any) -> None:
     while time.monotonic() < end:
         assert call().num == 60, "calls do not need the controller"
         assert handle(FOO).result().num == 60
+        time.sleep(PACE_S)
     wait_until(is_healthy)
 
 
@@ -132,6 +133,7 @@ def test_calls_continue_without_the_proxy_actor(call: Any, how: str) -> None:
     while time.monotonic() < end:
         assert call().num == 60, "calls do not need the proxy actor"
         assert handle(FOO).result().num == 60
+        time.sleep(PACE_S)
     assert envoy_after(0) == before, "the next actor has adopted Envoy"
 
 
