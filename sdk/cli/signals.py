@@ -6,10 +6,13 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Seconds after which a signal that had no effect is sent again.
+_AGAIN_S = 0.05
 
 
 class SignalHandlers:
@@ -17,6 +20,9 @@ class SignalHandlers:
 
     A signal that was ignored before stays ignored, as ``nohup`` requires. After SIGHUP, output to the terminal is
     discarded.
+
+    Python drops an exception that a destructor raises, or a callback of a fork: the signal is then sent again. Ray
+    forks for each process that it starts.
 
     Example:
         >>> with SignalHandlers() as signals:
@@ -26,14 +32,17 @@ class SignalHandlers:
     def __init__(self) -> None:
         self._previous: dict[signal.Signals, Any] = {}
         self._is_ignoring = False
+        self._received = signal.SIGINT
         self._terminals = [stream.fileno() for stream in (sys.stdout, sys.stderr) if _is_terminal(stream)]
 
     def __enter__(self) -> SignalHandlers:
         self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
+        self._report_dropped, sys.unraisablehook = sys.unraisablehook, self._send_again
         self.install()
         return self
 
     def __exit__(self, *_: object) -> None:
+        sys.unraisablehook = self._report_dropped
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
@@ -54,7 +63,14 @@ class SignalHandlers:
                 os.dup2(null, terminal)
             os.close(null)
         if not self._is_ignoring:
+            self._received = signal.Signals(number)
             raise KeyboardInterrupt
+
+    def _send_again(self, dropped: Any) -> None:
+        if dropped.exc_type is KeyboardInterrupt:
+            threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self._received)).start()
+        else:
+            self._report_dropped(dropped)
 
 
 def _is_terminal(stream: Any) -> bool:

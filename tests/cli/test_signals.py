@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import pytest
 
 from sdk.cli.signals import SignalHandlers
+from tests.support.loops import PATIENCE_S
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -19,6 +21,19 @@ def test_a_signal_interrupts_until_signals_are_ignored(number: signal.Signals) -
         signals.ignore()
         os.kill(os.getpid(), number)
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_in_a_destructor_interrupts_what_follows() -> None:
+    class Receives:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def run() -> None:
+        Receives()  # Python drops the exception
+        threading.Event().wait(PATIENCE_S)
+
+    with SignalHandlers(), pytest.raises(KeyboardInterrupt):
+        run()
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
