@@ -11,7 +11,8 @@ import subprocess
 import sys
 
 # Tracks the descendants of the command until the command reports (`w`) that all of Ray has started. Then it waits until
-# the command reports (`d`) that it is done, or has exited; it gives Ray some seconds to end, and kills the rest.
+# the command reports (`d`) that it is done, or has exited; it gives Ray some seconds to end, kills the rest, and waits
+# until that has ended.
 _PROGRAM = """
 import os, select, signal, time
 
@@ -44,6 +45,13 @@ def track():
                 pending.append(pid)
     known.update((pid, starts[pid]) for pid in found if pid != command)
 
+def wait_until_gone(seconds):
+    deadline = time.monotonic() + seconds
+    track()
+    while known and time.monotonic() < deadline:
+        time.sleep(0.05)
+        track()
+
 message = b""
 track()
 os.write(1, b"b")
@@ -57,16 +65,13 @@ if message == b"w":
     track()
     os.write(1, b"w")
     message = os.read(0, 1)
-deadline = time.monotonic() + (2.0 if message == b"d" else 5.0)
-track()
-while known and time.monotonic() < deadline:
-    time.sleep(0.05)
-    track()
+wait_until_gone(2.0 if message == b"d" else 5.0)
 for pid in known:
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
+wait_until_gone(5.0)
 """
 _REAP_TIMEOUT_S = 10.0
 

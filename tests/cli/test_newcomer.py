@@ -24,7 +24,7 @@ import pytest
 
 from tests.support.deadlines import PACE_S
 from tests.support.ports import free_port
-from tests.support.processes import processes_with
+from tests.support.processes import left_with
 from tests.support.sdk_command import SDK
 from tests.support.small_ray import PYTHON_START
 from tests.support.type_checkers import mypy_cache
@@ -64,7 +64,9 @@ class Shell:
         file = self.folder / path
         text = file.read_text()
         assert old in text
-        file.write_text(text.replace(old, new))
+        changed = file.with_suffix(".new")
+        changed.write_text(text.replace(old, new))
+        changed.replace(file)  # as editors do: `--reload` would also see a file that is empty for a moment
 
 
 @pytest.fixture
@@ -210,5 +212,5 @@ def test_from_nothing_to_a_service_that_is_called(shell: Shell) -> None:
         rest, _ = served.communicate(timeout=60)
     assert served.returncode == 0, rest
     assert "Traceback" not in "\n".join(output.lines) + rest
-    assert processes_with(shell.mark) == []
+    assert left_with(shell.mark) == []
     assert [path for path in shell.temp.rglob("*") if "sdk-ingress" in path.name] == []

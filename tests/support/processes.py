@@ -8,6 +8,9 @@ import os
 import tempfile
 from pathlib import Path
 
+from tests.support.deadlines import happens
+from tests.support.loops import PATIENCE_S
+
 
 def ingress_folder(node_id: str) -> Path:
     """The folder of a node's proxy."""
@@ -46,6 +49,12 @@ def processes_with(mark: str) -> list[str]:
                 if mark.encode() in (entry / "environ").read_bytes():
                     found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200])
     return found
+
+
+def left_with(mark: str, seconds: float = PATIENCE_S) -> list[str]:
+    """Wait until the processes with this mark have ended, and return those that have not in time."""
+    happens(lambda: not processes_with(mark), seconds)
+    return processes_with(mark)
 
 
 def thread_names(pid: int) -> set[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.ports import free_port
-from tests.support.processes import processes_with
+from tests.support.processes import left_with
 from tests.support.sdk_command import Run, only_line
 
 
@@ -87,7 +87,7 @@ def test_a_constructor_that_fails(sdk: Run, project: Path) -> None:
         "error: Application 'default' failed to start: "
         "deployment Counter: OSError: no such model (shop_app.py:9, in __init__); tried once"
     )
-    assert processes_with(mark) == []
+    assert left_with(mark) == []
 
 
 def test_replicas_that_do_not_fit_on_a_local_ray_are_reported_before_it_starts(sdk: Run, project: Path) -> None:

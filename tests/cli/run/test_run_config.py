@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from tests.support.ports import free_port
-from tests.support.processes import processes_with
+from tests.support.processes import left_with, processes_with
 from tests.support.sdk_command import SDK, Run, only_line
 from tests.support.small_ray import PYTHON_START
 
@@ -76,13 +76,6 @@ def start(project: Path, config: Path, mark: str, temp: Path) -> subprocess.Pope
     )
 
 
-def wait_until_gone(mark: str, seconds: float) -> list[str]:
-    deadline = time.monotonic() + seconds
-    while (left := processes_with(mark)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return left
-
-
 def test_a_config_is_served_and_kill_9_leaves_no_process(project: Path, config: Path, temp: Path) -> None:
     mark = uuid.uuid4().hex
     process = start(project, config, mark, temp)
@@ -113,7 +106,7 @@ def test_a_config_is_served_and_kill_9_leaves_no_process(project: Path, config: 
     finally:
         process.kill()
         process.communicate()
-    assert wait_until_gone(mark, 30) == []
+    assert left_with(mark) == []
 
 
 def assert_shows_what_the_application_says(process: subprocess.Popen[str]) -> None:
@@ -148,7 +141,7 @@ def test_sigterm_in_the_middle_of_the_start_leaves_nothing(project: Path, config
     assert process.returncode == 130, errors
     assert "Shutting down …" in errors
     assert "Traceback" not in errors
-    assert wait_until_gone(mark, 30) == []
+    assert left_with(mark) == []
 
 
 def test_a_name_needs_a_module(sdk: Run, config: Path) -> None:

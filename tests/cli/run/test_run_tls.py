@@ -20,7 +20,7 @@ import pytest
 from tests.support.certificates import Authority, Pair
 from tests.support.otlp_receiver import Received, receiving
 from tests.support.ports import free_port
-from tests.support.processes import processes_with
+from tests.support.processes import left_with, processes_with
 from tests.support.sdk_command import Run, only_line
 from tests.support.small_ray import program_environment
 
@@ -149,7 +149,7 @@ def test_clients_are_known_by_name_and_sigterm_leaves_nothing(
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
-    assert processes_with(mark) == []
+    assert left_with(mark) == []
     assert [path for path in temp.rglob("*") if "sdk-ingress" in path.name] == []
 
 
