@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -64,11 +65,17 @@ class SignalHandlers:
             os.close(null)
         if not self._is_ignoring:
             self._received = signal.Signals(number)
-            raise KeyboardInterrupt
+            if frame is not None and frame.f_globals is vars(logging):
+                self._send_later()  # its callback of a fork would not release its lock, and block other threads
+            else:
+                raise KeyboardInterrupt
+
+    def _send_later(self) -> None:
+        threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self._received)).start()
 
     def _send_again(self, dropped: Any) -> None:
         if dropped.exc_type is KeyboardInterrupt:
-            threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self._received)).start()
+            self._send_later()
         else:
             self._report_dropped(dropped)
 

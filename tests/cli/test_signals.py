@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -34,6 +37,14 @@ def test_a_signal_in_a_destructor_interrupts_what_follows() -> None:
 
     with SignalHandlers(), pytest.raises(KeyboardInterrupt):
         run()
+
+
+def test_a_signal_while_logging_has_its_lock_interrupts_what_follows() -> None:
+    frame: Any = SimpleNamespace(f_globals=vars(logging))
+    with SignalHandlers() as signals:
+        signals._handle(signal.SIGTERM, frame)
+        with pytest.raises(KeyboardInterrupt):
+            threading.Event().wait(PATIENCE_S)
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
