@@ -33,8 +33,9 @@ def happens(condition: Callable[[], bool], seconds: float = PATIENCE_S) -> bool:
         if waited > seconds:
             return False
         time.sleep(pause)
-        # Most hold within milliseconds. Those that take seconds often ask Ray Serve, which costs 7 ms in its processes.
-        pause = max(min(2 * pause, 0.05), waited / 10)
+        # Most hold within milliseconds. Those that take seconds often ask Ray Serve, which costs 7 ms in its processes,
+        # and some of these hold for a short time only.
+        pause = min(2 * pause, 0.05 + waited / 20, 0.2)
     return True
 
 

@@ -207,8 +207,10 @@ def test_limits_of_the_deployment_hold(serving: Callable[..., Any]) -> None:
     wait_until(lambda: any(call.done() for call in calls))
     (refused,) = (call for call in calls if call.done())
     assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    for call in calls:
+    waiting = [call for call in calls if call is not refused]
+    for call in waiting:
         call.cancel()
+    assert [call.code() for call in waiting] == [grpc.StatusCode.CANCELLED] * 2
 
 
 @sdk.grpc_deployment
