@@ -8,7 +8,7 @@ import contextlib
 import gc
 import os
 import signal
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -115,22 +115,7 @@ def _group(nodeid: str) -> str:
     return next(found, nodeid.partition("::")[0])
 
 
-class _Collection(list[str]):
-    """The tests, which know their places: the scheduler asks for each of them, which took a second of a run."""
-
-    def __init__(self, nodeids: Sequence[str]) -> None:
-        super().__init__(nodeids)
-        self._places = {nodeid: place for place, nodeid in enumerate(nodeids)}
-
-    def index(self, nodeid: str, *_: Any) -> int:
-        return self._places[nodeid]
-
-
 class _Sharing(LoadScopeScheduling):
-    def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
-        super().add_node_collection(node, collection)
-        self.registered_collections[node] = _Collection(collection)
-
     def _split_scope(self, nodeid: str) -> str:
         return _group(nodeid)
 

@@ -65,7 +65,9 @@ def test_the_page_asks_for_credentials(page: Page, guarded: sdk.testing.Server) 
     page.goto(f"http://{guarded.target}/docs")
     expect(page.get_by_role("alert")).to_contain_text("Only clients with credentials may read it")
     page.get_by_label("or API key").fill("wrong")
-    page.get_by_role("button", name="Show").click()
+    with page.expect_response("**/openapi.json") as refused:
+        page.get_by_role("button", name="Show").click()
+    assert refused.value.status == 401
     expect(page.get_by_role("alert")).to_contain_text("Only clients with credentials may read it")
     page.get_by_label("or API key").fill(API_KEY)
     page.get_by_role("button", name="Show").click()
