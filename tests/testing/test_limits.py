@@ -45,7 +45,7 @@ def is_running(call: Any) -> bool:
 def is_rejected(call: Any) -> bool:
     """Return True if a call ends soon; one that waits in the queue does not."""
     try:
-        return call.exception(timeout=0.3) is not None
+        return call.exception(timeout=1) is not None
     except grpc.FutureTimeoutError:
         return False
 

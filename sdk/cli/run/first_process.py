@@ -7,6 +7,7 @@ The command therefore runs in a child, and the first process does nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -32,8 +33,12 @@ def continue_in_child() -> None:
 
 
 def _collect(child: int) -> NoReturn:
+    def forward(number: int, _: object) -> None:
+        with contextlib.suppress(ProcessLookupError):  # collected a moment ago
+            os.kill(child, number)
+
     for number in _FORWARDED:
-        signal.signal(number, lambda number, _: os.kill(child, number))
+        signal.signal(number, forward)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     while True:
         ended, status = os.wait()

@@ -42,6 +42,15 @@ signal.signal(signal.SIGTERM, end)
 os.kill(1, signal.SIGTERM)
 signal.pause()
 """
+_SIGNAL_AT_THE_END = """
+import os, signal
+wait = os.wait
+def wait_and_receive():
+    ended = wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    return ended
+os.wait = wait_and_receive
+"""
 
 
 @pytest.mark.parametrize(
@@ -57,6 +66,12 @@ def test_the_command_runs_in_a_child(program: str, output: str, code: int) -> No
     command = [*PID_NAMESPACE, sys.executable, "-c", _HEAD + program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.stdout, done.returncode) == (output, code), done.stderr
+
+
+def test_a_signal_that_comes_after_the_end_of_the_command_is_dropped() -> None:
+    command = [*PID_NAMESPACE, sys.executable, "-c", f"{_SIGNAL_AT_THE_END}{_HEAD}sys.exit(3)"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stderr) == (3, "")
 
 
 def test_any_other_process_goes_on_by_itself() -> None:

@@ -121,8 +121,8 @@ async def test_envoy_and_folder_are_removed_if_the_node_is_killed(folder: Path, 
 
 
 async def test_envoy_and_folder_are_removed_if_no_actor_connects(folder: Path, node: subprocess.Popen[bytes]) -> None:
-    envoy = await started(folder, config(node, idle_timeout_s=0.5))
-    await asyncio.sleep(1)
+    envoy = await started(folder, config(node, idle_timeout_s=2.0))
+    await asyncio.sleep(2.5)
     assert is_alive(envoy.state.envoy_pid), "an actor is connected"
     envoy.disconnect()
     await until(lambda: not is_alive(envoy.state.envoy_pid) and not folder.exists())
