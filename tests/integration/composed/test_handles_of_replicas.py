@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -228,22 +229,28 @@ async def test_callers_learn_of_each_change_from_their_nodes_proxy() -> None:
     node_id = sdk.status().proxies[0].node_id
     options = (await find_controller().status.remote()).options
     key = ("typed elsewhere", "Absent")
-    replica = Replica(*key, ("t.Absent",), Endpoint("absent#1", "127.0.0.1", 1, node_id), is_exposed=False)
+    # The second one stays: the controller forgets a deployment without replicas that Ray Serve does not have.
+    first, second = (
+        Replica(*key, ("t.Absent",), Endpoint(f"absent#{number}", "127.0.0.1", number, node_id), is_exposed=False)
+        for number in (1, 2)
+    )
     reader, writer = await asyncio.open_unix_connection(sock=connect_locally(socket_name(node_id)))
 
     async def next_change() -> tuple[list[str], tuple[str, ...]]:
         change = decode_change(await asyncio.wait_for(reader.readline(), 30))
         return [address.replica_id for address in change.state.addresses], change.removed
 
-    writer.write(encode_interest(key, 0))
-    assert await next_change() == ([], ())
-    registered = find_controller().register.remote(replica, b"", 30.0, options)
-    assert await next_change() == (["absent#1"], ())  # 4 ms later on a busy machine
-    assert await registered
-    deregistered = find_controller().deregister.remote("absent#1", 30.0)
-    assert await next_change() == ([], ("absent#1",))
-    assert await deregistered
-    writer.close()
+    with contextlib.closing(writer):
+        writer.write(encode_interest(key, 0))
+        assert await next_change() == ([], ())
+        for replica in (first, second):
+            registered = find_controller().register.remote(replica, b"", 30.0, options)
+            assert await next_change() == ([replica.endpoint.replica_id], ())  # 4 ms later on a busy machine
+            assert await registered
+        deregistered = find_controller().deregister.remote("absent#1", 30.0)
+        assert await next_change() == ([], ("absent#1",))
+        assert await deregistered
+    assert await find_controller().deregister.remote("absent#2", 30.0)
 
 
 def test_the_handlers_are_cancelled_when_a_ray_task_that_calls_them_is_killed(notes: Path) -> None:
