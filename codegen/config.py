@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from codegen.errors import CodegenError
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 
 FILE = "pyproject.toml"
 TABLE = "tool.sdk.codegen"

@@ -64,13 +64,3 @@ def count(number: int, noun: str) -> str:
         ('1 file', '2 files')
     """
     return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def one_line(text: object) -> str:
-    r"""Return a text, such as that of an exception, on one line.
-
-    Example:
-        >>> one_line("no such file:\n  a.proto")
-        'no such file: a.proto'
-    """
-    return " ".join(str(text).split())

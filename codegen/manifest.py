@@ -17,7 +17,7 @@ from pathlib import Path
 from codegen import naming, relocate
 from codegen.errors import CodegenError
 from codegen.sources import Source, absolute
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 
 NAME = ".sdk-codegen.json"
 

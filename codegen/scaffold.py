@@ -20,7 +20,7 @@ from codegen.atomic_write import locked, replace_files
 from codegen.errors import CodegenError
 from codegen.sync import Options, update
 from codegen.template_folders import template_folders
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from codegen import naming
 from codegen.errors import CodegenError
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 
 # protobuf has this module, so the output for a copy is not used; protoc aborts on a copy from before editions.
 _DESCRIPTOR = "google/protobuf/descriptor.proto"

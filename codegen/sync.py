@@ -19,7 +19,7 @@ from codegen.generated_files import Selection
 from codegen.generator_versions import other_versions
 from codegen.sources import Source, find
 from codegen.validate_proto import VALIDATE_PROTO, check_rules, with_validate_proto
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 
 if TYPE_CHECKING:
     from codegen.manifest import Manifest

@@ -8,8 +8,8 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+from sdk._error_text import os_reason
 from sdk._figures.figures import NAMES, Reading, Series
-from sdk._os_reason import os_reason
 from sdk.errors import ClusterError
 
 _TIMEOUT_S = 5.0

@@ -20,8 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from sdk._error_text import os_reason
 from sdk._guard.secret_files import read_secret_file
-from sdk._os_reason import os_reason
 from sdk.errors import IngressError
 
 logger = logging.getLogger("sdk.wire")

@@ -15,8 +15,8 @@ import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from sdk._error_text import os_reason
 from sdk._guard.secret_files import MAX_BYTES, read_secret_file, warn_of_mode
-from sdk._os_reason import os_reason
 from sdk._xds.access_filters import KeyMaterial
 from sdk.access import API_KEY_NAME, check_jwks
 

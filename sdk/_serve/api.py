@@ -14,6 +14,7 @@ import ray
 from ray import serve
 from ray.serve.schema import ApplicationStatus as ServeState
 
+from sdk._error_text import one_line
 from sdk._guard.between_nodes import own_between_nodes
 from sdk._ingress.allowed_services import resolve_services
 from sdk._ingress.cluster import find_controller
@@ -34,7 +35,6 @@ from sdk._serve.internals import (
     find_serve_controller,
     request_deletion,
 )
-from sdk._serve.one_line import one_line
 from sdk._serve.ray_connection import connect, find_cluster, ray_errors, start_local
 from sdk._serve.readiness import wait_until_routed
 from sdk._serve.starting import started, wait_until_deleted

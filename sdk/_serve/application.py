@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from ray import serve
 
 from sdk._contract.definition import definition_of
+from sdk._error_text import one_line
 from sdk._serve.autoscaling import with_grpc_policy
 from sdk._serve.binding import bind_with, check_option_names
-from sdk._serve.one_line import one_line
 from sdk._serve.replica import replica_class
 from sdk.errors import ApplicationError, OptionsError
 

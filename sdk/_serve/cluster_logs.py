@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sdk._error_text import one_line
 from sdk._ingress.cluster import find_controller
 from sdk._serve import node_logs
 from sdk._serve.node_logs import Entry, NodeReader, Query
-from sdk._serve.one_line import one_line
 
 if TYPE_CHECKING:
     from sdk._ingress.controller import IngressStatus

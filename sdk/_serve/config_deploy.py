@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import ray
 from ray import serve
 
+from sdk._error_text import one_line
 from sdk._serve.api import wait_until_ready
 from sdk._serve.application import CODE_VERSION
 from sdk._serve.import_path import has_own_serve, refuse_hidden_modules
 from sdk._serve.internals import apply_config, find_serve_controller, serve_settings
-from sdk._serve.one_line import one_line
 from sdk._serve.ray_connection import ray_errors
 from sdk._serve.starting import started
 from sdk.errors import ClusterError, IngressError

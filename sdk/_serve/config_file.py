@@ -27,9 +27,8 @@ from ray.serve.schema import (
     gRPCOptionsSchema,
 )
 
+from sdk._error_text import one_line, os_reason
 from sdk._ingress.env_options import PREFIX, from_environment
-from sdk._os_reason import os_reason
-from sdk._serve.one_line import one_line
 from sdk._serve.yaml_lines import LineNumbers
 from sdk.errors import ApplicationError, OptionsError
 from sdk.options import ACCESS_LOG_TARGETS, GrpcOptions

@@ -10,8 +10,8 @@ import ray
 from ray.serve.exceptions import RayServeException
 
 from sdk._contract import locations
+from sdk._error_text import one_line
 from sdk._serve.internals import application_overview
-from sdk._serve.one_line import one_line
 from sdk.errors import ClusterError
 
 _FRAME = re.compile(r'^\s*File "(?P<file>.+)", line (?P<line>\d+), in (?P<function>\S+)', re.MULTILINE)

@@ -18,8 +18,7 @@ import ray
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
 
-from sdk._os_reason import os_reason
-from sdk._serve.one_line import one_line
+from sdk._error_text import one_line, os_reason
 from sdk._serve.ray_processes import processes_of
 from sdk.errors import ClusterError, SdkError
 

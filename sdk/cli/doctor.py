@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 import sdk
+from sdk._error_text import os_reason
 from sdk._extras import missing_package
-from sdk._os_reason import os_reason
 from sdk.errors import SdkError
 
 if TYPE_CHECKING:

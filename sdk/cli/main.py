@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import sdk
-from codegen.console import one_line
 from codegen.errors import CodegenError
+from sdk._error_text import one_line
 from sdk._extras import Extra, import_with_extra, missing_package
 from sdk.cli.errors import INTERRUPTED, show
 from sdk.errors import ClusterError, MissingExtraError, SdkError

@@ -11,7 +11,7 @@ from pathlib import Path
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import DecodeError
 
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 from sdk.errors import OptionsError
 
 _GZIP = b"\x1f\x8b"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codegen.proto_path import proto_path_option
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 from sdk.cli.rpc.server_options import quieten_grpc, server_options
 from sdk.errors import OptionsError
 

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import click
 
-from codegen.console import one_line
 from sdk._contract import locations
+from sdk._error_text import one_line
 from sdk._proto_files.duplicate_names import duplicate_name
 from sdk._serve.hidden_modules import hiding_module
 from sdk.cli.errors import ModuleFailedError

@@ -139,7 +139,7 @@ def main(arguments: list[str]) -> int:
         suffix = Path(path).suffix
         if (suffix == ".py" or suffix in _TEXTS or path == "Makefile") and not _SKIPPED.search(path):
             text = (ROOT / path).read_text()
-            # `is None` is right in code. Without a word of the list in its prose, a file is not parsed, which is slow.
+            # Only prose counts: code may say `is None`. Parsing is slow, so files whose prose has no word are skipped.
             pieces = "\n".join(_COMMENT_OR_STRING.findall(text)) if suffix == ".py" else text
             if possible.search(pieces):
                 findings += check(path, text, words)

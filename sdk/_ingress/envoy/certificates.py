@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
+from sdk._error_text import os_reason
 from sdk._guard.secret_files import read_secret_file, warn_of_mode
-from sdk._os_reason import os_reason
 from sdk.errors import IngressError
 
 if TYPE_CHECKING:

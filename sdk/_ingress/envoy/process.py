@@ -13,9 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sdk._error_text import os_reason
 from sdk._ingress.envoy.drain import DRAIN_ARGUMENTS
 from sdk._ingress.envoy.listening import format_address
-from sdk._os_reason import os_reason
 from sdk.errors import IngressError
 
 _STOP_TIMEOUT_S = 3.0

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from sdk._contract import locations
 from sdk._contract.class_rules import unwritten_methods
 from sdk._contract.implementations import find_implementation, generated_bases
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 from sdk.cli.check.added_imports import ImportedName, add_imports
 from sdk.errors import OptionsError
 

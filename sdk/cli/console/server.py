@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 from sdk._pages.files import HEADERS, names_of, read_file
 from sdk._replica_protocol import CATALOG_PATH, CONSOLE_PATH, CONSOLE_PREFIX, INGRESS_STATE_PATH
 from sdk.cli.console.calls import CallRequest, ConsoleCall

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 from sdk.cli.dashboards.grafana import dashboard
 from sdk.errors import OptionsError
 

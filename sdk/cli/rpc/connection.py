@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 from sdk.client import SyncClient
 from sdk.client._channel import DEFAULT_MAX_MESSAGE_LENGTH
 from sdk.errors import OptionsError, ServerError

@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorP
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from codegen.console import one_line
+from sdk._error_text import one_line
 from sdk._protos.wire_format import is_repeated
 from sdk.cli.rpc.json_places import offset_of
 from sdk.cli.rpc.json_stream import JsonError, JsonValue

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdk._os_reason import os_reason
+from sdk._error_text import os_reason
 from sdk.cli.rpc.json_stream import JsonError, JsonStream, JsonValue
 from sdk.errors import OptionsError
 

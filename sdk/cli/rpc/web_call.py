@@ -22,8 +22,8 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 
 from sdk._channel.status import CODE_OF_HTTP
+from sdk._error_text import os_reason
 from sdk._gen.status_pb2 import Status
-from sdk._os_reason import os_reason
 from sdk._status import HTTP_DATE, STATUS_DETAILS
 from sdk.cli.rpc.connection import parse_metadata
 from sdk.cli.rpc.outcome import CallOutcome

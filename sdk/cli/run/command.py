@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from codegen.console import error_line, one_line
+from codegen.console import error_line
+from sdk._error_text import one_line
 from sdk._ingress.env_options import from_environment
 from sdk.cli.module_completion import complete_module_or_config
 from sdk.cli.run.first_process import continue_in_child

@@ -1,6 +1,16 @@
-"""The reason of an error of the operating system, as messages end with it."""
+"""Texts of errors, for messages of one line."""
 
 from __future__ import annotations
+
+
+def one_line(error: object) -> str:
+    r"""Return a text, such as that of an error, on one line.
+
+    Example:
+        >>> one_line(OSError("no  such\nfile"))
+        'no such file'
+    """
+    return " ".join(str(error).split())
 
 
 def os_reason(error: BaseException | str) -> str:
@@ -19,4 +29,4 @@ def os_reason(error: BaseException | str) -> str:
     system: str | None = getattr(error, "strerror", None)
     if system:
         return system[:1].lower() + system[1:]
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__
